@@ -1,0 +1,77 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .stamps
+SUDO := $(shell if [ "$$(id -u)" = 0 ]; then true; elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then echo sudo -n; else echo none; fi)
+DEBIAN_RUN := pcscd vsmartcard-vpcd libpcsclite-dev swig gcc libc6-dev make
+DEBIAN_TEST := opensc
+SOURCES := $(wildcard cext/*.pyx cext/src/*.c cext/src/*.h) setup.py pyproject.toml requirements.txt
+
+.PHONY: demo test check unit bench proto clean venv
+.NOTPARALLEL:
+
+demo: $(STAMPS)/run
+	$(BIN)/citycard demo
+
+test: check unit
+
+# Types, style, import directions, and stubs that match their .proto files.
+check: $(STAMPS)/test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+
+unit: $(STAMPS)/test
+	$(BIN)/python -m pytest -q --durations=10
+
+bench: $(STAMPS)/test
+	$(BIN)/python -m pytest bench -q --benchmark-json=.benchmarks/latest.json
+
+proto: $(STAMPS)/test
+	$(BIN)/python proto/generate.py
+
+venv: $(STAMPS)/run
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "citycard needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Debian packages where they can be installed; without them the in-process transport is there, and the demo says what is left out.
+$(STAMPS)/debian:
+	@mkdir -p $(STAMPS)
+	@if ! command -v apt-get >/dev/null 2>&1 || [ "$(SUDO)" = none ]; then \
+	    echo "no right to install Debian packages: going on without PC/SC"; \
+	else \
+	    missing=""; for p in $(DEBIAN_RUN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	    if [ -n "$$missing" ]; then \
+	        { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; } \
+	            || echo "Debian packages could not be installed: going on without PC/SC"; \
+	    fi; \
+	fi
+	@touch $@
+
+$(STAMPS)/run: $(BIN)/python $(STAMPS)/debian $(SOURCES)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@if command -v swig >/dev/null 2>&1 && [ -e /usr/include/PCSC/winscard.h ]; then \
+	    $(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-test.txt pyscard; \
+	else echo "pyscard is left out: it needs swig and libpcsclite-dev"; fi
+	@touch $@
+
+# Tests need everything: what cannot be installed here is an error, not a skip.
+$(STAMPS)/test: $(STAMPS)/run requirements-test.txt
+	@missing=""; for p in $(DEBIAN_RUN) $(DEBIAN_TEST); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	    [ "$(SUDO)" != none ] || { echo "tests need these Debian packages, and may not install them:$$missing" >&2; exit 1; }; \
+	    $(SUDO) apt-get update -qq; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(STAMPS) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	find cext -name '*.so' -delete

@@ -1,0 +1,1 @@
+"""The production engine: from order lines to finished, verified, accounted-for cards."""

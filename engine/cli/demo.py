@@ -1,0 +1,237 @@
+"""`citycard demo`: an order file becomes finished, verified, accounted-for cards on this machine, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import time
+from contextlib import ExitStack
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import grpc
+import typer
+from citycard.v1 import jobs_pb2, stock_pb2
+from citycard.v1.jobs_pb2_grpc import JobServiceStub
+from citycard.v1.stock_pb2_grpc import StockServiceStub
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from engine.cli import client, output
+from engine.cli.job import ENDED, Json, fetch_rejects, new_key, require_file, submit_file
+from engine.cli.plant import Plant
+from engine.cli.report import print_report
+from engine.ledger import audit
+from engine.ledger.sqlite import reader_engine
+from engine.rpc.server import LEDGER_FILE
+from engine.virtual.hopper import read_counts
+from engine.virtual.pcscd_rig import MAX_SLOTS, PcscdRig
+from keys.errors import Unavailable
+
+ORDERS: Final = Path("tests/data/orders-1000.csv")
+LOT: Final = "DE40"
+BY: Final = "demo"
+POLL_S: Final = 0.2
+
+
+def demo(
+    orders: Annotated[Path, typer.Option("--orders", help="Order file.")] = ORDERS,
+    stations: Annotated[int, typer.Option("--stations", min=1, max=64, help="Station processes.")] = 4,
+    profile: Annotated[str, typer.Option("--profile", help="Card profile.")] = "zhengzhou-citizen-card",
+    pcsc: Annotated[bool, typer.Option("--pcsc", help="Reach the chips through a real pcscd with two readers.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Fresh directory for everything; default: a new one under .demo.")] = None,
+    time_limit: Annotated[float, typer.Option(help="Give up after this many seconds.")] = 3600.0,
+    as_json: Json = False,
+) -> None:
+    """Make every card of an order file with virtual chips, and close the books. TEST keys only."""
+    require_file(orders)
+    began = time.monotonic()
+    place = data or Path(".demo") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    if place.exists() and any(place.iterdir()):
+        raise Unavailable("DATA_NOT_FRESH", f"{place} is not empty: a demo begins in a fresh directory")
+    with ExitStack() as stack:
+        rig = stack.enter_context(PcscdRig()) if pcsc else None
+        plant = stack.enter_context(Plant(place))
+        run = _Run(plant, orders, min(stations, MAX_SLOTS) if rig else stations, profile, rig, quiet=as_json)
+        result = run.make(began + time_limit)
+    result["audit"] = str(_export_audit(place))
+    result["seconds"] = round(time.monotonic() - began, 2)
+    if as_json:
+        output.emit_json(result)
+    else:
+        _print_summary(result, place)
+    if not (result["reconciled"] and result["good"] == result["accepted"] and result["state"] == "COMPLETE"):
+        raise typer.Exit(1)
+
+
+class _Run:
+    """One demo on one plant."""
+
+    def __init__(self, plant: Plant, orders: Path, stations: int, profile: str, rig: PcscdRig | None, *, quiet: bool) -> None:
+        self.plant = plant
+        self.orders = orders
+        self.names = [f"station-{i + 1}" for i in range(stations)]
+        self.profile = profile
+        self.rig = rig
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            output.say(text)
+
+    def make(self, deadline: float) -> dict[str, Any]:
+        """Keys, server, stock, stations, job, counts, report; the summary."""
+        count = self.plant.make_keys(self.profile)
+        address = self.plant.start_server()
+        self.say(f"server at {address} with {count} TEST master keys, process {self.plant.pid('server')}")
+        with self.orders.open("rb") as file:
+            records = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+        # stations pull, so one may draw more than its share; the spare blanks stay in its feeder and are counted
+        each = -(-records * 5 // (4 * len(self.names))) + 10
+        client.run(address, lambda channel: self._stock(channel, each))
+        for i, name in enumerate(self.names):
+            extra = ["--load", str(each), "--lot", LOT, "--first-serial", str(1 + i * each)]
+            if self.rig is not None:
+                extra += ["--rig", f"{self.rig.home}:{self.rig.ports[0]}:{i}"]
+            self.plant.start_station(name, *extra, environment=self.rig.environment if self.rig else None)
+        chips = "through pcscd" if self.rig else "in process"
+        self.say(f"{len(self.names)} stations with {each} blanks each, chips {chips}")
+        try:
+            job, seconds = client.run(address, lambda channel: self._job(channel, deadline))
+        finally:
+            for name in self.names:
+                self.plant.stop(name)
+        summary = client.run(address, lambda channel: self._close_books(channel, job))
+        summary["cards_per_second"] = round(summary["good"] / seconds, 1) if seconds else 0.0
+        summary["production_seconds"] = round(seconds, 2)
+        return summary
+
+    async def _stock(self, channel: grpc.aio.Channel, each: int) -> None:
+        stub = StockServiceStub(channel)
+        total = each * len(self.names)
+        receive = stock_pb2.ReceiveStockRequest(lot=LOT, chip_type="ZZC01", count=total, by=BY)
+        await stub.ReceiveStock(receive, timeout=client.DEADLINE_S)
+        for name in self.names:
+            issue = stock_pb2.IssueStockRequest(lot=LOT, station_id=name, count=each, by=BY)
+            await stub.IssueStock(issue, timeout=client.DEADLINE_S)
+
+    async def _job(self, channel: grpc.aio.Channel, deadline: float) -> tuple[jobs_pb2.Job, float]:
+        job = await submit_file(
+            channel,
+            self.orders,
+            profile=self.profile,
+            instant=False,
+            priority=5,
+            due_us=0,
+            key=new_key(),
+            by=BY,
+            encoding="",
+            start=False,
+        )
+        self.say(f"job {job.job_id}: {job.accepted} of {job.lines} lines accepted ({job.encoding}), {job.rejected} rejected")
+        if job.accepted == 0:
+            return job, 0.0
+        began = time.monotonic()
+        stub = JobServiceStub(channel)
+        await stub.StartJob(jobs_pb2.StartJobRequest(job_id=job.job_id), timeout=client.DEADLINE_S)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=output.console, disable=self.quiet, refresh_per_second=4) as progress:
+            task = progress.add_task("cards", total=job.accepted)
+            while job.state not in ENDED:
+                await asyncio.sleep(POLL_S)
+                job = (await stub.GetJob(jobs_pb2.GetJobRequest(job_id=job.job_id), timeout=client.DEADLINE_S)).job
+                progress.update(task, completed=job.good, description=f"good {job.good}  scrapped {job.scrapped}  in hand {job.in_flight}")
+                if time.monotonic() > deadline:
+                    raise Unavailable("TIME_OVER", f"the time limit is over with {job.remaining} cards to make: {job.waiting_for}")
+                if job.state not in ENDED and set(dead := self.plant.dead()) >= {*self.names}:
+                    raise Unavailable("STATIONS_GONE", f"all stations ended; see {self.plant.log_file(dead[0])}")
+        return job, time.monotonic() - began
+
+    async def _close_books(self, channel: grpc.aio.Channel, job: jobs_pb2.Job) -> dict[str, Any]:
+        """Counts what feeders and bins counted, and writes report, rejects and return file."""
+        stub, data = JobServiceStub(channel), self.plant.data
+        for name in self.names:
+            seen = read_counts(self.plant.station_data(name) / "hopper")
+            count = stock_pb2.CountStockRequest(
+                station_id=name,
+                feeder_remaining=seen["remaining"],
+                good=seen["good"],
+                reject=seen["reject"],
+                returned=seen["returned"],
+                in_heads=seen["in_heads"],
+                by=BY,
+            )
+            await StockServiceStub(channel).CountStock(count, timeout=client.DEADLINE_S)
+        request = jobs_pb2.GetReportRequest(job_id=job.job_id)
+        report = json.loads((await stub.GetReport(request, timeout=client.DEADLINE_S)).report_json)
+        rejects = await fetch_rejects(channel, job.job_id)
+        results = [m.chunk async for m in stub.GetResults(jobs_pb2.GetResultsRequest(job_id=job.job_id))]
+        await asyncio.to_thread(_write_files, data, report, rejects, b"".join(results))
+        counts = report["counts"]
+        return {
+            "job_id": job.job_id,
+            "state": report["state"],
+            "lines": report["lines"],
+            "accepted": report["accepted"],
+            "rejected": report["rejected"],
+            "good": counts["good"],
+            "scrapped": counts["scrapped"],
+            "blanks_rejected": counts["blanks_rejected"],
+            "blanks_drawn": report["blanks_drawn"],
+            "reconciled": report["reconciliation"]["agrees"],
+            "differences": report["reconciliation"]["differences"],
+            "rejects": rejects,
+            "report_file": str(data / "report.json"),
+            "rejects_file": str(data / "rejects.csv"),
+            "results_file": str(data / "results.csv"),
+            "transport": "pcsc" if self.rig else "in-process",
+        }
+
+
+def _write_files(data: Path, report: dict[str, Any], rejects: list[dict[str, Any]], results: bytes) -> None:
+    (data / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    (data / "results.csv").write_bytes(results)
+    with (data / "rejects.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("line", "field", "rule", "message"))
+        writer.writeheader()
+        writer.writerows(rejects)
+
+
+def _export_audit(place: Path) -> Path:
+    """The audit chain as a file of its own, verified before anybody is told where it lies."""
+    target = place / "audit.jsonl"
+    engine = reader_engine(place / "server" / LEDGER_FILE)
+    try:
+        with engine.connect() as conn:
+            audit.export(conn, target)
+    finally:
+        engine.dispose()
+    audit.verify_export(target)
+    return target
+
+
+def _print_summary(result: dict[str, Any], place: Path) -> None:
+    report = json.loads(Path(result["report_file"]).read_text())
+    output.say("")
+    print_report(report)
+    output.say("")
+    output.pairs(
+        [
+            ("good", result["good"]),
+            ("rejected lines", result["rejected"]),
+            ("scrapped", result["scrapped"]),
+            ("blanks drawn", result["blanks_drawn"]),
+            ("cards per second", result["cards_per_second"]),
+            ("report", result["report_file"]),
+            ("rejects", result["rejects_file"]),
+            ("return file", result["results_file"]),
+            ("audit", result["audit"]),
+            ("chips", place / "stations"),
+        ]
+    )
+    if find_spec("smartcard") is None:
+        output.say("left out: the PC/SC transport, because pyscard and the Debian packages it needs are not installed")
+    ok = result["reconciled"] and result["good"] == result["accepted"]
+    output.say("every blank accounted for, every good card verified" if ok else "NOT EVERYTHING IS ACCOUNTED FOR: see the report")

@@ -1,0 +1,24 @@
+"""Structured logs on stderr: one JSON object a line for machines, or plain key=value lines for a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(level: str = "info", *, as_json: bool | None = None) -> None:
+    """Sets up structlog once per process. JSON unless stderr is a terminal."""
+    plain = sys.stderr.isatty() if as_json is None else not as_json
+    renderer: structlog.typing.Processor = structlog.processors.LogfmtRenderer() if plain else structlog.processors.JSONRenderer(ensure_ascii=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,76 @@
+"""The `citycard` command: puts the groups together, and turns every error into one line and an exit status.
+
+Exit status: 0 done; 1 refused, failed, or a check found something; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from engine.calc import run as run_calc
+from engine.cli import demo, job, output, profile, serve, station, stock, virtual
+from keys.errors import CitycardError
+
+app = typer.Typer(
+    name="citycard",
+    help="Personalizes smart cards in bulk and keeps the keys that make them trustworthy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(job.app, name="job")
+app.add_typer(stock.app, name="stock")
+app.add_typer(stock.scrap, name="scrap")
+app.add_typer(stock.sample, name="sample")
+app.add_typer(profile.app, name="profile")
+app.add_typer(virtual.app, name="virtual")
+app.add_typer(serve.keys_app, name="keys")
+app.command()(serve.serve)
+app.command()(station.station)
+app.command()(demo.demo)
+
+
+@app.command()
+def calc() -> None:
+    """Key calculator: one JSON object a line on standard input, one a line on standard output; no store, no server."""
+    raise typer.Exit(run_calc(sys.stdin.buffer, sys.stdout))
+
+
+@app.command()
+def stations(server: job.Server, as_json: job.Json = False) -> None:
+    """Connected stations, and why one is stopped."""
+    stock.list_stations(server, as_json=as_json)
+
+
+@app.command("station-reset")
+def station_reset(name: Annotated[str, typer.Argument(help="Station id.")], server: job.Server, by: stock.By) -> None:
+    """Let a stopped station work again, after what stopped it was mended."""
+    stock.reset_station(server, name, by)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    as_json = "--json" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except CitycardError as error:
+        output.fail(error.reason, error.message, as_json=as_json)
+        raise SystemExit(1) from None
+    except click.exceptions.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    run()

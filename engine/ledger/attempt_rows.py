@@ -1,0 +1,200 @@
+"""An attempt as it lies in the ledger: reading it, and the check every write begins with: the token is live and the state is
+right.
+
+A fencing token is attempt_id * 2^20 + 20 random bits: unique and growing, and a token from another life of the ledger, one that
+was lost with a disk and restored from an older copy, does not fit an attempt of this one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select, update
+
+from engine.ledger import schema
+from engine.ledger.rows import row_values
+from engine.ledger.states import ENDED, OPEN, AttemptState
+from engine.ledger.tx import Source, Tx, conn_of
+from keys.errors import NotFound, Precondition
+
+SALT_BITS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one line. Times `*_us` are Unix microseconds; `*_boot_us` are lease clock and belong to `epoch`.
+
+    `chip_id` is the KDD in upper-case hex. `psn` is None where the profile has no finance domain.
+    """
+
+    attempt_id: int
+    token: int
+    job_no: int
+    job_id: str
+    line_no: int
+    attempt_no: int
+    station_id: str
+    state: AttemptState
+    epoch: int
+    lease_boot_us: int
+    host_challenge: bytes = field(repr=False)
+    chip_id: str | None
+    atr: bytes | None
+    cplc: bytes | None
+    initialize_update_response: bytes | None = field(repr=False)
+    kvn: int | None
+    profile_hash: str | None
+    image_digest: bytes | None = field(repr=False)
+    psn: int | None
+    max_chip_us: int | None
+    deadline_boot_us: int | None
+    proofs: dict[str, Any] | None
+    reason: str | None
+    detail: str | None
+    piece: bool
+    bin: str | None
+    reserved_us: int
+    presented_us: int | None
+    intent_us: int | None
+    good_us: int | None
+    ended_us: int | None
+    stacked_us: int | None
+    destroyed_us: int | None
+    destroyed_by: list[str] | None
+
+
+_columns = schema.attempts.c
+_select = select(schema.attempts, schema.jobs.c.job_id).join(schema.jobs, schema.jobs.c.job_no == _columns.job_no)
+_by_id = _select.where(_columns.attempt_id == bindparam("attempt_id"))
+_by_chip = _select.where(_columns.chip_id == bindparam("chip_id")).order_by(_columns.attempt_id)
+_by_line = _select.where(
+    _columns.job_no == select(schema.jobs.c.job_no).where(schema.jobs.c.job_id == bindparam("job_id")).scalar_subquery(),
+    _columns.line_no == bindparam("line_no"),
+).order_by(_columns.attempt_id)
+_in_states = _select.where(_columns.state.in_(bindparam("states", expanding=True))).order_by(_columns.attempt_id)
+_of_station = _in_states.where(_columns.station_id == bindparam("station_id"))
+_of_job = _in_states.where(_columns.job_no == bindparam("job_no"))
+_updates: dict[tuple[str, ...], Any] = {}
+_serials = select(schema.serials.c.pool, schema.serials.c.value).where(schema.serials.c.attempt_id == bindparam("attempt_id"))
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    values = row_values(row)
+    values["token"] = token_of(values["attempt_id"], values.pop("salt"))
+    values["state"] = AttemptState(values["state"])
+    values["piece"] = bool(values["piece"])
+    for name in ("proofs", "destroyed_by"):
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    return Attempt(**values)
+
+
+def token_of(attempt_id: int, salt: int) -> int:
+    """The fencing token of an attempt."""
+    return attempt_id << SALT_BITS | salt
+
+
+def by_token(source: Source, token: int) -> Attempt | None:
+    """The attempt a token was given out for, whatever became of it; None for a token this ledger never gave."""
+    row = conn_of(source).execute(_by_id, {"attempt_id": token >> SALT_BITS}).one_or_none()
+    attempt = None if row is None else _attempt(row)
+    return attempt if attempt is not None and attempt.token == token else None
+
+
+def by_id(source: Source, attempt_id: int) -> Attempt:
+    """Raises NotFound ATTEMPT_UNKNOWN."""
+    row = conn_of(source).execute(_by_id, {"attempt_id": attempt_id}).one_or_none()
+    if row is None:
+        raise NotFound("ATTEMPT_UNKNOWN", f"there is no attempt {attempt_id}")
+    return _attempt(row)
+
+
+def by_chip(source: Source, chip_id: str) -> list[Attempt]:
+    """Every attempt this chip was presented for, oldest first."""
+    return [_attempt(row) for row in conn_of(source).execute(_by_chip, {"chip_id": chip_id})]
+
+
+def by_line(source: Source, job_id: str, line_no: int) -> list[Attempt]:
+    """Every attempt at one line, oldest first."""
+    return [_attempt(row) for row in conn_of(source).execute(_by_line, {"job_id": job_id, "line_no": line_no})]
+
+
+def in_states(
+    source: Source, states: Collection[AttemptState], *, station_id: str | None = None, job_no: int | None = None
+) -> list[Attempt]:
+    """Attempts in any of the states, of one station or one job where given, oldest first."""
+    parameters: dict[str, Any] = {"states": sorted(state.value for state in states)}
+    statement = _in_states
+    if station_id is not None:
+        statement, parameters["station_id"] = _of_station, station_id
+    elif job_no is not None:
+        statement, parameters["job_no"] = _of_job, job_no
+    return [_attempt(row) for row in conn_of(source).execute(statement, parameters)]
+
+
+def open_attempts(source: Source, station_id: str) -> list[Attempt]:
+    """What a station has in hand as far as the ledger knows: neither stacked nor ended."""
+    return in_states(source, OPEN, station_id=station_id)
+
+
+def serials_of(source: Source, attempt_id: int) -> dict[str, int]:
+    """The serial numbers burned by an attempt, by pool."""
+    return {row.pool: row.value for row in conn_of(source).execute(_serials, {"attempt_id": attempt_id})}
+
+
+def stale_token(attempt: Attempt | None) -> Precondition:
+    """The error for a token that owns nothing (any more)."""
+    if attempt is None:
+        return Precondition("STALE_TOKEN", "this lease token is unknown: put the piece into the reject bin")
+    return Precondition(
+        "STALE_TOKEN", f"attempt {attempt.attempt_id} is already {attempt.state} ({attempt.reason}): its token is void"
+    )
+
+
+def require(tx: Tx, token: int, *states: AttemptState) -> Attempt:
+    """The attempt of a live token in one of the states.
+
+    Raises Precondition STALE_TOKEN (unknown, or the attempt has ended: torn, released, rejected) or WRONG_STATE.
+    """
+    attempt = by_token(tx, token)
+    if attempt is None or (attempt.state in ENDED and attempt.state not in states):
+        raise stale_token(attempt)
+    if attempt.state not in states:
+        raise wrong_state(attempt, *states)
+    return attempt
+
+
+def wrong_state(attempt: Attempt, *states: AttemptState) -> Precondition:
+    """The error for an operation the attempt's state does not allow."""
+    wanted = " or ".join(state.value for state in states)
+    return Precondition("WRONG_STATE", f"attempt {attempt.attempt_id} is {attempt.state}, this needs {wanted}")
+
+
+def _stored(value: Any) -> Any:  # noqa: ANN401 - column values of several types
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return value
+
+
+def change(tx: Tx, attempt: Attempt, **values: Any) -> Attempt:  # noqa: ANN401 - column values of several types
+    """Updates columns of one attempt and returns it as it is now. One prepared statement per set of columns."""
+    names = tuple(values)
+    statement = _updates.get(names)
+    if statement is None:
+        statement = (
+            update(schema.attempts)
+            .where(_columns.attempt_id == bindparam("key_attempt_id"))
+            .values({name: bindparam(f"new_{name}") for name in names})
+        )
+        _updates[names] = statement
+    parameters = {f"new_{name}": _stored(value) for name, value in values.items()}
+    tx.conn.execute(statement, {"key_attempt_id": attempt.attempt_id, **parameters})
+    return replace(attempt, **values)

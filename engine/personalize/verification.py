@@ -1,0 +1,192 @@
+"""Production verification: every applet is used as its readers will use it, and balances, counters and PINs are left alone.
+
+Commands are fixed by the profile. What depends on an answer (EXTERNAL AUTHENTICATE on a card random) starts a new segment. The
+challenges sent are keyed functions of the attempt, so that a restarted engine asks the same questions and can check the answers.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.personalize.applet_crypto import BLOCK, application_cryptogram, ecb, load_mac1
+from engine.personalize.columns import Bytes2D
+from engine.personalize.segment import Answer
+from engine.profiles.compile import CardKey, CompiledProfile, ReadCheck
+from engine.profiles.model import Application, GenerateAc, Load
+from keys.errors import Denied
+
+# Something only this attempt's engine knows in advance: (label, length) -> bytes
+Challenge = Callable[[str, int], bytes]
+
+
+def select(df: bytes) -> bytes:
+    """SELECT by name (ISO 7816-4)."""
+    return b"\x00\xa4\x04\x00" + bytes([len(df)]) + df + b"\x00"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command and what its answer must be. `check` raises Denied VERIFY_FAILED."""
+
+    command: bytes
+    check: Callable[[bytes], None]
+    proves: str | None = None
+
+
+@dataclass(frozen=True)
+class CardMaterial:
+    """One card's clear material, owned by the caller: keys (k, 16) in the profile's order, and its image (image_len,)."""
+
+    keys: Bytes2D
+    image: Bytes2D
+
+    def key(self, index: int) -> memoryview:
+        return memoryview(np.ascontiguousarray(self.keys[index]))
+
+
+def equal(what: str, expected: bytes) -> Callable[[bytes], None]:
+    """A check that the answer is exactly `expected`, compared in constant time; the message shows neither."""
+
+    def check(answer: bytes) -> None:
+        if not hmac.compare_digest(answer, expected):
+            raise Denied("VERIFY_FAILED", f"{what}: the card's answer is not what its data and keys should give")
+
+    return check
+
+
+def anything(_: bytes) -> None:
+    """For commands whose status word says all, such as SELECT."""
+
+
+def of_length(what: str, length: int) -> Callable[[bytes], None]:
+    def check(answer: bytes) -> None:
+        if len(answer) != length:
+            raise Denied("VERIFY_FAILED", f"{what}: {len(answer)} bytes where {length} are due")
+
+    return check
+
+
+def read_step(read: ReadCheck, material: CardMaterial) -> Step:
+    """READ RECORD, or READ BINARY of a transparent file, and the exact content that personalization wrote."""
+    what = f"{read.application} file {read.sfi:02X}" + (f" record {read.record}" if read.record else "")
+    command = bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
+    return Step(command, equal(what, material.image[read.start : read.end].tobytes()))
+
+
+def internal_step(key: CardKey, index: int, material: CardMaterial, challenge: Challenge) -> Step:
+    """INTERNAL AUTHENTICATE: one block under the card's own key."""
+    block = challenge(f"internal {key.label}", BLOCK[key.algorithm])
+    expected = ecb(key.algorithm, material.key(index), block)
+    command = bytes([0x00, 0x88, 0x00, key.kid, len(block)]) + block + b"\x00"
+    return Step(command, equal(f"INTERNAL AUTHENTICATE {key.label}", expected), key.label)
+
+
+def load_step(load: Load, index: int, key: CardKey, material: CardMaterial) -> Step:
+    """INITIALIZE FOR LOAD: MAC1 proves the load key and no balance moves."""
+    amount, terminal = bytes.fromhex(load.amount), bytes.fromhex(load.terminal)
+    what = f"INITIALIZE FOR LOAD {key.label}"
+
+    def check(answer: bytes) -> None:
+        of_length(what, 16)(answer)
+        algorithm = "3des" if key.algorithm == "3des" else "sm4"
+        equal(what, load_mac1(algorithm, material.key(index), answer[:12], amount, terminal))(answer[12:])
+
+    command = b"\x80\x50\x00\x02\x0b" + bytes.fromhex(load.key_index) + amount + terminal + b"\x10"
+    return Step(command, check, key.label)
+
+
+def generate_ac_steps(
+    compiled: CompiledProfile, application: Application, spec: GenerateAc, index: int, material: CardMaterial
+) -> list[Step]:
+    """GET PROCESSING OPTIONS and GENERATE AC for an ARQC (EMV Book 3): the trace it leaves is one ATC."""
+    key = compiled.keys[index]
+    algorithm = "3des" if key.algorithm == "3des" else "sm4"
+    gpo_id, iad_id = ("9104", "9200") if algorithm == "3des" else ("9105", "9201")
+    options = _value(compiled, material, application.name, gpo_id)
+    iad = _value(compiled, material, application.name, iad_id)
+    cdol1_data, pdol_data = bytes.fromhex(spec.cdol1_data), bytes.fromhex(spec.pdol_data)
+    what = f"GENERATE AC {key.label}"
+
+    def check(answer: bytes) -> None:
+        atc, cryptogram = answer[9:11], answer[14:22]
+        expected = application_cryptogram(algorithm, material.key(index), atc, cdol1_data + options[2:4] + atc + iad)
+        body = b"\x9f\x27\x01\x80\x9f\x36\x02" + atc + b"\x9f\x26\x08" + expected + b"\x9f\x10" + bytes([len(iad)]) + iad
+        equal(what, b"\x77" + bytes([len(body)]) + body)(answer)
+        equal(what, expected)(cryptogram)
+
+    pdol = b"\x83" + bytes([len(pdol_data)]) + pdol_data
+    gpo = b"\x80\xa8\x00\x00" + bytes([len(pdol)]) + pdol + b"\x00"
+    return [
+        Step(select(bytes.fromhex(application.aid)), anything),
+        Step(gpo, equal("GET PROCESSING OPTIONS", b"\x77" + bytes([len(options)]) + options)),
+        Step(b"\x80\xae\x80\x00" + bytes([len(cdol1_data)]) + cdol1_data + b"\x00", check, key.label),
+    ]
+
+
+def _value(compiled: CompiledProfile, material: CardMaterial, application: str, dgi: str) -> bytes:
+    start, end = compiled.values[application, dgi]
+    return material.image[start:end].tobytes()
+
+
+def fixed_steps(compiled: CompiledProfile, material: CardMaterial, challenge: Challenge) -> list[Step]:
+    """All commands that need no earlier answer: per DF, SELECT, reads of public files, internal authentications; loads; ARQCs."""
+    steps: list[Step] = []
+    for application in compiled.loaded.profile.applications:
+        own = [(i, key) for i, key in enumerate(compiled.keys) if key.application == application.name]
+        internals = {(key.df, i): key for i, key in own if key.prove == "internal-authenticate"}
+        reads = [r for r in compiled.reads if r.application == application.name]
+        loads = [(load, i) for a, load, i in compiled.loads if a.name == application.name]
+        dfs = list(dict.fromkeys([bytes.fromhex(application.aid), *(r.df for r in reads), *(df for df, _ in internals)]))
+        for df in dfs:
+            steps.append(Step(select(df), anything))
+            steps += [read_step(r, material) for r in reads if r.df == df]
+            steps += [internal_step(key, i, material, challenge) for (at, i), key in internals.items() if at == df]
+            steps += [load_step(load, i, compiled.keys[i], material) for load, i in loads if compiled.keys[i].df == df]
+        for a, spec, index in compiled.generate_acs:
+            if a.name == application.name:
+                steps += generate_ac_steps(compiled, a, spec, index, material)
+    return steps
+
+
+def externals(compiled: CompiledProfile) -> list[tuple[int, CardKey]]:
+    """Keys proven by EXTERNAL AUTHENTICATE: each costs one round trip."""
+    return [(i, key) for i, key in enumerate(compiled.keys) if key.prove == "external-authenticate"]
+
+
+def external_question(key: CardKey) -> list[Step]:
+    """SELECT and GET CHALLENGE, the end of one segment."""
+    block = BLOCK[key.algorithm]
+    return [Step(select(key.df), anything), Step(bytes([0x00, 0x84, 0x00, 0x00, block]), of_length("GET CHALLENGE", block))]
+
+
+def external_answer(index: int, key: CardKey, material: CardMaterial, random: bytes) -> Step:
+    """EXTERNAL AUTHENTICATE with the card's random, the start of the next segment: only the right key gives 9000."""
+    cryptogram = ecb(key.algorithm, material.key(index), random)
+    command = bytes([0x00, 0x82, 0x00, key.kid, len(cryptogram)]) + cryptogram
+    return Step(command, equal(f"EXTERNAL AUTHENTICATE {key.label}", b""), key.label)
+
+
+def conversation(
+    compiled: CompiledProfile, material: CardMaterial, challenge: Challenge
+) -> Generator[list[Step], list[Answer], None]:
+    """The segments of the verification after the new channel opened: yields steps, is sent their answers, checked by the caller."""
+    pending = fixed_steps(compiled, material, challenge)
+    for index, key in externals(compiled):
+        answers = yield [*pending, *external_question(key)]
+        pending = [external_answer(index, key, material, answers[-1].data)]
+    yield pending
+
+
+def proofs(compiled: CompiledProfile) -> dict[str, str]:
+    """How production proves each key: proven-by-use, proven-by-sample or kcv-only, by key label."""
+    grade = {"sample": "proven-by-sample", "kcv-only": "kcv-only"}
+    return {key.label: grade.get(key.prove, "proven-by-use") for key in compiled.keys}
+
+
+def round_trips(compiled: CompiledProfile) -> int:
+    """Answers a card must give before the next bytes can be sent: identity, personalization, new channel, each external key."""
+    return 3 + len(externals(compiled))

@@ -1,0 +1,286 @@
+"""One card in the making: its channel, its image, its segments, and what its answers must be.
+
+Holds clear key material in `SecretArray`s from the moment the image is built until `close`. Knows nothing of ledger, leases or
+stations: values in, segments out, errors raised.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from engine.personalize import verification
+from engine.personalize.columns import Column
+from engine.personalize.image import build_images, derive_keys, image_digest, pin_blocks
+from engine.personalize.scp03 import Scp03Session
+from engine.personalize.segment import Answer, Segment, answers_of
+from engine.profiles.compile import CompiledProfile
+from engine.profiles.model import ChannelKeys
+from keys.custody import Custody, Derivation
+from keys.errors import Corrupt, Denied
+from keys.kcv import kcv
+from keys.secrets import SecretArray
+
+SW_OK: Final = 0x9000
+GET_CPLC: Final = bytes.fromhex("80CA9F7F00")
+KEY_PURPOSES: Final = ("enc", "mac", "dek")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a chip says of itself in its INITIALIZE UPDATE response (GPC Amendment D 7.1.1.6)."""
+
+    kdd: bytes
+    kvn: int
+
+    @property
+    def chip_id(self) -> str:
+        return self.kdd.hex().upper()
+
+    @property
+    def serial(self) -> bytes:
+        """The chip's own eight bytes: the last eight of its diversification data, and of its historical bytes."""
+        return self.kdd[2:]
+
+
+def initialize_update(kvn: int, host_challenge: bytes) -> bytes:
+    """INITIALIZE UPDATE (GPC Amendment D 7.1.1)."""
+    return bytes([0x80, 0x50, kvn, 0x00, 0x08]) + host_challenge + b"\x00"
+
+
+def select_isd(isd_aid: bytes) -> bytes:
+    return verification.select(isd_aid)
+
+
+def lease_commands(compiled: CompiledProfile, host_challenge: bytes) -> list[bytes]:
+    """What a station plays before the engine knows the chip: SELECT, CPLC, and INITIALIZE UPDATE with the engine's challenge."""
+    profile = compiled.loaded.profile
+    kvn = int(profile.channel.transport.kvn, 16)
+    return [select_isd(bytes.fromhex(profile.chip.isd_aid)), GET_CPLC, initialize_update(kvn, host_challenge)]
+
+
+def identity_of(initialize_update_response: bytes, expected_kvn: int) -> Identity:
+    """The chip's claim, form checked; Corrupt CHIP_GARBAGE or Denied CHIP_OTHER_KEYS. Proven only by the card cryptogram."""
+    response = initialize_update_response
+    if len(response) not in (29, 32) or response[11] != 0x03:
+        raise Corrupt("CHIP_GARBAGE", f"INITIALIZE UPDATE answered {len(response)} bytes that are no SCP03 response")
+    if response[10] != expected_kvn:
+        raise Denied("CHIP_OTHER_KEYS", f"the chip has key version {response[10]:02X}, this profile's blanks have {expected_kvn:02X}")
+    return Identity(response[:10], response[10])
+
+
+def static_keys(custody: Custody, source: ChannelKeys, kdd: bytes) -> SecretArray:
+    """ENC, MAC and DEK of one chip, (3, 16), dispersed from a channel master by the chip's KDD."""
+    wanted = [
+        Derivation(key_id=source.master, method=source.method, algorithm="aes", upper_factors=(), parity="none", purpose=purpose)
+        for purpose in KEY_PURPOSES
+    ]
+    factor = np.frombuffer(kdd, np.uint8).reshape(1, 10)
+    return custody.derive(wanted, [factor] * 3)
+
+
+class CardInMaking:
+    """One attempt after its chip was presented. Call order: open, prepare, personalization, accept…, verification, accept… ."""
+
+    def __init__(self, compiled: CompiledProfile, custody: Custody, token: int) -> None:
+        self.compiled = compiled
+        self.custody = custody
+        self.token = token
+        self.profile = compiled.loaded.profile
+        self.sequence = 0
+        self.segment: Segment | None = None
+        self._session: Scp03Session | None = None
+        self._wrapped = 0
+        self._image: SecretArray | None = None
+        self._keys: SecretArray | None = None
+        self._issuer: SecretArray | None = None
+        self._steps: list[verification.Step] = []
+        self._talk: Generator[list[verification.Step], list[Answer], None] | None = None
+        self._proof_challenge = b""
+        self.identity: Identity | None = None
+
+    # -- before INTENT -------------------------------------------------------------------------------------------------
+
+    def open(self, host_challenge: bytes, initialize_update_response: bytes) -> Identity:
+        """Checks the card cryptogram under the maker's keys; Denied CARD_CRYPTOGRAM, CHIP_OTHER_KEYS, Corrupt CHIP_GARBAGE."""
+        source = self.profile.channel.transport
+        identity = identity_of(initialize_update_response, int(source.kvn, 16))
+        self._session = self._channel(source, identity.kdd, host_challenge, initialize_update_response)
+        self.identity = identity
+        return identity
+
+    def _channel(self, source: ChannelKeys, kdd: bytes, host_challenge: bytes, response: bytes) -> Scp03Session:
+        with static_keys(self.custody, source, kdd) as keys:
+            return Scp03Session.open(
+                tuple(keys.array[i, 0] for i in range(3)),
+                host_challenge,
+                response,
+                i=int(self.profile.channel.i, 16),
+                level=int(self.profile.channel.level, 16),
+            )
+
+    def prepare(self, columns: Mapping[str, Column]) -> bytes:
+        """Builds the card's image and issuer keys just in time; returns the image's keyed digest (32 bytes) for INTENT."""
+        identity = self._identity()
+        self._keys = derive_keys(self.compiled, columns, self.custody)
+        pins = pin_blocks(self.custody.hmac_key("pin"), [self.token], self.profile.pin.digits)
+        self._image = build_images(self.compiled, columns, self._keys, pins)
+        self._issuer = static_keys(self.custody, self.profile.channel.issuer, identity.kdd)
+        return image_digest(self._image.array[0], self.custody.hmac_key("image-digest"))
+
+    # -- after INTENT --------------------------------------------------------------------------------------------------
+
+    def personalization(self) -> Segment:
+        """The whole personalization as one segment: EXTERNAL AUTHENTICATE to the first command of the new channel."""
+        session, image, issuer = self._ready()
+        stream = self._encrypted_image(session, image)
+        commands = [session.external_authenticate()]
+        for applet in self.compiled.applets:
+            target = b"\x00\x00" + bytes([len(applet.aid)]) + applet.aid + b"\x00\x00\x00"
+            commands.append(session.wrap(0x80, 0xE6, 0x20, 0x00, target, None))
+            for c in applet.commands:
+                commands.append(session.wrap(0x80, 0xE2, c.p1, c.p2, stream[c.start : c.end], None))
+        commands.append(session.wrap(0x80, 0xD8, int(self.profile.channel.transport.kvn, 16), 0x81, self._put_key(session, issuer), None))
+        commands.append(session.wrap(0x80, 0xF0, 0x80, 0x0F, b"", None))
+        self._wrapped = len(commands)
+        commands += self._reopen_commands()
+        return self._emit(commands, journal_answers=True)
+
+    def _encrypted_image(self, session: Scp03Session, image: SecretArray) -> bytes:
+        """The image with every secret span under the static DEK (AES-CBC, zero IV, each span on its own)."""
+        row = image.array[0].copy()
+        try:
+            single = np.array([offset for offset, length in self.compiled.spans if length == 16], np.intp)
+            places = single[:, None] + np.arange(16)
+            if len(single):
+                # with a zero IV, CBC over one block is the bare block: all of them in one call
+                row[places] = np.frombuffer(session.dek_encrypt_blocks(row[places].tobytes()), np.uint8).reshape(-1, 16)
+            for offset, length in self.compiled.spans:
+                if length != 16:
+                    row[offset : offset + length] = np.frombuffer(session.dek_encrypt(row[offset : offset + length].tobytes()), np.uint8)
+            return row.tobytes()
+        finally:
+            row[:] = 0
+
+    def _put_key(self, session: Scp03Session, issuer: SecretArray) -> bytes:
+        """PUT KEY data for the issuer's three AES keys (GPC Amendment D 7.2): 88, lengths, cryptogram, check value."""
+        data = bytearray([int(self.profile.channel.issuer.kvn, 16)])
+        for i in range(3):
+            key = issuer.array[i, 0]
+            data += b"\x88\x11\x10" + session.dek_encrypt(key.tobytes()) + b"\x03" + kcv("aes", key, "one-block")
+        return bytes(data)
+
+    def _reopen_commands(self) -> list[bytes]:
+        self._proof_challenge = os.urandom(8)
+        isd = bytes.fromhex(self.profile.chip.isd_aid)
+        return [select_isd(isd), initialize_update(int(self.profile.channel.issuer.kvn, 16), self._proof_challenge)]
+
+    def reopen(self) -> Segment:
+        """After a restart of the engine on an encoded card: begin the proof again. Personalization is never repeated."""
+        self._wrapped = 0
+        self._talk = None
+        self._close_session()
+        return self._emit(self._reopen_commands(), journal_answers=True)
+
+    def accept_personalization(self, slab: bytes) -> None:
+        """Checks every answer and response MAC of the personalization, and PUT KEY's echo of version and check values."""
+        session, _, issuer = self._ready()
+        answers = answers_of(self._segment(), slab)
+        for index in range(1, self._wrapped):
+            data = session.check_response(index - 1, answers[index].data, answers[index].sw)
+            if index == self._wrapped - 2:
+                expected = bytes([int(self.profile.channel.issuer.kvn, 16)])
+                expected += b"".join(kcv("aes", issuer.array[i, 0], "one-block") for i in range(3))
+                verification.equal("PUT KEY", expected)(data)
+        self._close_session()
+
+    def personalization_again(self, slab: bytes) -> None:
+        """After `rebuild`: the answers of a personalization that was played before the restart, checked as if just received."""
+        self.personalization()
+        self.accept_personalization(slab)
+
+    @property
+    def proving(self) -> bool:
+        """Whether the proof under the new keys has begun."""
+        return self._talk is not None
+
+    def first_proof(self, slab: bytes) -> Segment:
+        """Opens the channel under the issuer's keys with the answer that ended the last segment; then the first applet commands."""
+        response = answers_of(self._segment(), slab)[-1].data
+        issuer = self.profile.channel.issuer
+        if identity_of(response, int(issuer.kvn, 16)).kdd != self._identity().kdd:
+            raise Denied("CHIP_CHANGED", "the chip under the new keys is not the chip that was personalized")
+        session = self._channel(issuer, self._identity().kdd, self._proof_challenge, response)
+        try:
+            authenticate = session.external_authenticate()
+        finally:
+            session.close()
+        self._talk = verification.conversation(self.compiled, self._material(), lambda _, length: os.urandom(length))
+        self._steps = [verification.Step(authenticate, verification.equal("EXTERNAL AUTHENTICATE", b"")), *next(self._talk)]
+        return self._emit_steps()
+
+    def next_proof(self, slab: bytes) -> Segment | None:
+        """Checks the answers of a proof segment; the next one, or None when every applet has proven itself."""
+        answers = answers_of(self._segment(), slab)
+        for step, answer in zip(self._steps, answers, strict=True):
+            step.check(answer.data)
+        if self._talk is None:
+            raise Corrupt("SEQUENCE", "no proof is under way")
+        try:
+            self._steps = self._talk.send(answers)
+        except StopIteration:
+            return None
+        return self._emit_steps()
+
+    def rebuild(self, host_challenge: bytes, response: bytes, columns: Mapping[str, Column], digest: bytes) -> None:
+        """After a restart: the same session and image from the ledger's facts; Corrupt IMAGE_CHANGED if the digest differs."""
+        self.open(host_challenge, response)
+        if self.prepare(columns) != digest:
+            raise Corrupt("IMAGE_CHANGED", "the image built from the ledger is not the one INTENT was given for")
+
+    def close(self) -> None:
+        """Wipes every key and image held."""
+        self._close_session()
+        for secret in (self._image, self._keys, self._issuer):
+            if secret is not None:
+                secret.close()
+        self._image = self._keys = self._issuer = self._talk = None
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    def _emit(self, commands: list[bytes], *, journal_answers: bool) -> Segment:
+        self.sequence += 1
+        self.segment = Segment(self.sequence, tuple(commands), (SW_OK,) * len(commands), journal_answers)
+        return self.segment
+
+    def _emit_steps(self) -> Segment:
+        return self._emit([step.command for step in self._steps], journal_answers=False)
+
+    def _segment(self) -> Segment:
+        if self.segment is None:
+            raise Corrupt("SEQUENCE", "no segment was sent")
+        return self.segment
+
+    def _identity(self) -> Identity:
+        if self.identity is None:
+            raise Corrupt("SEQUENCE", "no chip was presented")
+        return self.identity
+
+    def _ready(self) -> tuple[Scp03Session, SecretArray, SecretArray]:
+        if self._session is None or self._image is None or self._issuer is None:
+            raise Corrupt("SEQUENCE", "the card was not prepared")
+        return self._session, self._image, self._issuer
+
+    def _material(self) -> verification.CardMaterial:
+        if self._image is None or self._keys is None:
+            raise Corrupt("SEQUENCE", "the card was not prepared")
+        return verification.CardMaterial(self._keys.array[:, 0], self._image.array[0])
+
+    def _close_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None

@@ -1,0 +1,67 @@
+"""What every part of the line works with: ledger, custody, profiles, serial numbers, and the keyed hashing of duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.ledger.serials import SerialAllocator
+from engine.ledger.store import Ledger
+from engine.personalize.columns import Column
+from engine.profiles import lint
+from engine.profiles.compile import CompiledProfile, compile_profile
+from engine.profiles.model import LoadedProfile, Profile, load
+from keys.custody import Custody
+from keys.errors import Precondition
+
+
+@dataclass
+class Context:
+    """One server's shared parts. Profiles are compiled once per job and PAN length, and kept."""
+
+    ledger: Ledger
+    custody: Custody
+    serials: SerialAllocator
+    profiles: dict[str, LoadedProfile] = field(default_factory=dict)
+    compiled: dict[tuple[str, int], CompiledProfile] = field(default_factory=dict)
+
+    def profile(self, name: str) -> LoadedProfile:
+        """A profile fit to make cards with: known, free of lint errors, and every master key at hand."""
+        if name not in self.profiles:
+            loaded = load(name)
+            lint.require_clean(loaded)
+            have = {record.key_id for record in self.custody.inventory()}
+            missing = sorted(masters(loaded.profile) - have)
+            if missing:
+                some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+                raise Precondition("KEYS_MISSING", f"profile {name} needs master keys this server does not hold: {some}")
+            self.profiles[name] = loaded
+        return self.profiles[name]
+
+    def compiled_for(self, name: str, pan_digits: int) -> CompiledProfile:
+        if (name, pan_digits) not in self.compiled:
+            self.compiled[name, pan_digits] = compile_profile(self.profile(name), pan_digits)
+        return self.compiled[name, pan_digits]
+
+
+def masters(profile: Profile) -> set[str]:
+    """Ids of every master key cards of this profile descend from, the channel's included."""
+    ids = {profile.channel.transport.master, profile.channel.issuer.master}
+    for _, keyset in profile.keysets():
+        ids |= {f"{keyset.masters}.{entry.master or entry.name}" for entry in profile.keys_of(keyset)}
+    return ids
+
+
+def attempt_columns(
+    profile: Profile, order: Mapping[str, Column], serials: Mapping[str, int], psn: int, chip_serial: bytes
+) -> dict[str, Column]:
+    """One order line's columns plus what belongs to this attempt: PSN, chip serial, drawn serial numbers as digits."""
+    columns: dict[str, Column] = dict(order)
+    columns["psn"] = np.array([f"{psn:02d}".encode()])
+    columns["chip_serial"] = np.frombuffer(chip_serial, np.uint8).reshape(1, 8)
+    for pool in profile.serials:
+        digits = pool.prefix + str(serials[pool.name]).zfill(pool.digits - len(pool.prefix))
+        columns[f"{pool.name}_serial"] = np.array([digits.encode()])
+    return columns

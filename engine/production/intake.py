@@ -1,0 +1,104 @@
+"""Order file -> sealed lines in the ledger. The upload rests encrypted; rows are checked, hashed, sealed and stored in batches."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.ledger import lines
+from engine.ledger.store import Ledger
+from engine.ledger.tx import Tx
+from engine.orders.pii import JobSeal
+from engine.orders.reading import Batch, read_orders
+from engine.orders.records import encode_records
+from engine.orders.rules import Rules
+from engine.orders.source import OrderSource
+from engine.orders.spool import SpoolReader, SpoolWriter
+from keys.errors import Corrupt, InvalidInput
+from keys.secrets import SecretBytes
+
+Encoding = Literal["utf-8", "gb18030"]
+
+
+@dataclass
+class Upload:
+    """One order file on its way in: spooled, encrypted under the job's own key."""
+
+    job_id: str
+    encoding: Encoding | None
+    writer: SpoolWriter
+    data_key: SecretBytes
+
+
+def encoding_of(text: str) -> Encoding | None:
+    """The encoding a client names, None to detect it; InvalidInput ENCODING_UNKNOWN."""
+    match text.lower():
+        case "":
+            return None
+        case "utf-8" | "utf8":
+            return "utf-8"
+        case "gb18030" | "gbk" | "gb2312":
+            return "gb18030"  # the later standard holds the earlier ones
+    raise InvalidInput("ENCODING_UNKNOWN", f"encoding {text!r} is not known: utf-8 or gb18030")
+
+
+def begin(job_id: str, directory: Path, encoding: str, data_key: SecretBytes) -> Upload:
+    """Opens the spool; InvalidInput ENCODING_UNKNOWN."""
+    known = encoding_of(encoding)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory / f"{job_id}.spool"
+    path.unlink(missing_ok=True)
+    return Upload(job_id, known, SpoolWriter(path, data_key.reveal()), data_key)
+
+
+def finish(upload: Upload, sha256: bytes) -> None:
+    """Closes the spool; Corrupt UPLOAD_CORRUPT when it is not the file the client sent."""
+    if not hmac.compare_digest(upload.writer.finish(), sha256):
+        raise Corrupt("UPLOAD_CORRUPT", "the order file arrived changed: its SHA-256 is not the one announced; submit it again")
+
+
+def drop(upload: Upload) -> None:
+    """Removes the spool, whether the upload came to an end or not."""
+    upload.writer.discard()
+    upload.data_key.close()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of an order file."""
+
+    encoding: str
+    notes: tuple[str, ...]
+
+
+def take_in(ledger: Ledger, upload: Upload, hash_key: SecretBytes) -> Taken:
+    """Reads the spooled file and stores good lines and rejects. Blocks; run it in a thread. Raises what the order reader raises."""
+
+    def issued(persons: Sequence[bytes], cards: Sequence[bytes]) -> tuple[Mapping[bytes, object], Mapping[bytes, bytes]]:
+        people, numbers = ledger.read(lambda conn: lines.issued(conn, persons, cards))
+        return people, {card: person for card, (person, _) in numbers.items()}
+
+    with SpoolReader(upload.writer.path, upload.data_key.reveal()) as reader, JobSeal(upload.data_key.reveal(), upload.job_id) as seal:
+        source = OrderSource(reader, encoding=upload.encoding)
+        for batch in read_orders(source, Rules(), hash_key.reveal(), issued):
+            _store(ledger, upload.job_id, seal, batch)
+    return Taken(source.encoding, source.notes)
+
+
+def _store(ledger: Ledger, job_id: str, seal: JobSeal, batch: Batch) -> None:
+    numbers = batch.lines.tolist()
+    blobs = seal.seal_rows(numbers, encode_records(batch.columns))
+    persons, cards = batch.person_hash.tobytes(), batch.card_hash.tobytes()
+    rows = [(n, persons[16 * i : 16 * i + 16], cards[16 * i : 16 * i + 16], blobs[i]) for i, n in enumerate(numbers)]
+    rejects = [reject.as_dict() for reject in batch.rejects]
+
+    def write(tx: Tx) -> None:
+        if rows:
+            lines.add_batch(tx, job_id, rows)
+        if rejects:
+            lines.add_rejects(tx, job_id, rejects)
+
+    ledger.run(write)

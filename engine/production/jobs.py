@@ -1,0 +1,286 @@
+"""The job desk: everything that can be asked of a job, in terms of ledger, intake and line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from engine.ledger import jobs, lines, serials
+from engine.ledger.states import JOB_ENDED, AttemptState, JobState, LineState
+from engine.ledger.tx import Tx
+from engine.production import intake, reports
+from engine.production.context import Context
+from engine.production.line import Line
+from keys.errors import CitycardError, Conflict, InvalidInput, Precondition
+
+log = structlog.get_logger("jobs")
+
+WATCH_S: Final = 0.25
+DEFAULT_PRIORITY: Final = 5
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as people and programs see it."""
+
+    job_id: str
+    profile: str
+    kind: str
+    priority: int
+    due_us: int | None
+    state: str
+    created_us: int
+    started_us: int | None
+    ended_us: int | None
+    lines: int
+    accepted: int
+    rejected: int
+    good: int
+    in_flight: int
+    scrapped: int
+    blanks_rejected: int
+    cancelled: int
+    remaining: int
+    waiting_for: str
+    encoding: str
+
+
+class JobDesk:
+    """Job operations; each returns the job as it is afterwards."""
+
+    def __init__(self, context: Context, line: Line, data: Path) -> None:
+        self._context = context
+        self._ledger = context.ledger
+        self._line = line
+        self._spool = data / "uploads"
+        self._uploading: set[str] = set()
+
+    async def recover(self) -> None:
+        """After a start of the server: running jobs run again; uploads that were cut off are gone."""
+        for stale in self._spool.glob("*.spool") if self._spool.exists() else ():
+            stale.unlink()
+        for job in await self._ledger.aread(jobs.list_jobs):
+            if job.state is JobState.RUNNING:
+                await self._line.job_running(job)
+
+    async def create(
+        self, *, idempotency_key: str, profile: str, kind: str, priority: int, due_us: int | None, submitted_by: str, file_name: str
+    ) -> tuple[JobView, bool]:
+        """Makes a job, or returns the one made with this key before."""
+        if not idempotency_key:
+            raise InvalidInput("IDEMPOTENCY_KEY_MISSING", "a job needs an idempotency key, so that submitting twice makes one job")
+        loaded = self._context.profile(profile)
+        pools = {pool.name: pool for pool in loaded.profile.serials}
+        psn = next((a.remake_psn for a in loaded.profile.applications if a.remake_psn), "next")
+        job_id = f"J{secrets.token_hex(4).upper()}"
+        data_key = bytearray(os.urandom(32))
+        try:
+            wrapped = self._context.custody.wrap_data_key(data_key)
+        finally:
+            data_key[:] = bytes(32)
+
+        def make(tx: Tx) -> jobs.JobRow:
+            for name, pool in pools.items():
+                serials.define_pool(tx, name, pool.first, pool.last)
+            return jobs.create(
+                tx,
+                job_id=job_id,
+                idempotency_key=idempotency_key,
+                profile=profile,
+                profile_hash=loaded.sha256,
+                priority=0 if kind == "instant" else priority or DEFAULT_PRIORITY,
+                kind=kind,
+                due_us=due_us,
+                submitted_by=submitted_by,
+                pii_key_wrapped=wrapped,
+                options={"remake_psn": psn, "file_name": file_name},
+            )
+
+        job = await self._ledger.write(make)
+        return await self.view(job.job_id), job.job_id != job_id
+
+    # -- upload --------------------------------------------------------------------------------------------------------
+
+    async def begin_upload(self, job_id: str, encoding: str) -> intake.Upload:
+        """Opens the upload of a staged job; Conflict UPLOAD_RUNNING when another client is at it."""
+        job = await self._job(job_id)
+        if job.state is not JobState.STAGING or job.pii_key_wrapped is None:
+            raise Precondition("JOB_STATE", f"job {job_id} is {job.state}: it already has its order file")
+        if job_id in self._uploading:
+            raise Conflict("UPLOAD_RUNNING", f"the order file of job {job_id} is being uploaded already")
+        key = self._context.custody.unwrap_data_key(job.pii_key_wrapped)
+        upload = intake.begin(job_id, self._spool, encoding, key)
+        self._uploading.add(job_id)
+        return upload
+
+    async def drop_upload(self, upload: intake.Upload) -> None:
+        """The client went away or failed: nothing of its file stays."""
+        self._uploading.discard(upload.job_id)
+        await asyncio.to_thread(intake.drop, upload)
+
+    async def finish_upload(self, upload: intake.Upload, sha256: bytes) -> JobView:
+        """Checks the digest, then reads the whole file into the ledger. A file that is wrong as a whole leaves the job without lines."""
+        job_id = upload.job_id
+        try:
+            await asyncio.to_thread(intake.finish, upload, sha256)
+            with self._context.custody.hmac_key("duplicates") as hash_key:
+                taken = await asyncio.to_thread(intake.take_in, self._ledger, upload, hash_key)
+        except CitycardError as error:
+            reason = error.reason
+            await self._ledger.write(lambda tx: _discard(tx, job_id, reason))
+            raise
+        finally:
+            self._uploading.discard(job_id)
+            await asyncio.to_thread(intake.drop, upload)
+
+        def ready(tx: Tx) -> None:
+            jobs.update_options(tx, job_id, encoding=taken.encoding, notes=list(taken.notes))
+            jobs.set_state(tx, job_id, JobState.READY)
+
+        await self._ledger.write(ready)
+        return await self.view(job_id)
+
+    # -- steering ------------------------------------------------------------------------------------------------------
+
+    async def start(self, job_id: str) -> JobView:
+        """READY to RUNNING."""
+        job = await self._job(job_id)
+        if job.state is JobState.READY:
+            counts = await self._ledger.aread(lambda conn: jobs.counts(conn, job_id))
+            if counts.accepted == 0:
+                raise Precondition("JOB_EMPTY", f"no line of job {job_id} was accepted: see its rejects, mend the file, submit it again")
+        change = await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.RUNNING))
+        if change.job.state is JobState.RUNNING:
+            await self._line.job_running(change.job)
+        return await self.view(job_id)
+
+    async def pause(self, job_id: str) -> JobView:
+        """No new INTENT; what was leased goes back; cards being made are finished."""
+        await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.PAUSED))
+        await self._line.job_stopped(job_id, gone=False)
+        return await self.view(job_id)
+
+    async def resume(self, job_id: str) -> JobView:
+        """PAUSED to RUNNING."""
+        job = await self._job(job_id)
+        if job.state is not JobState.PAUSED:
+            raise Precondition("JOB_STATE", f"job {job_id} is {job.state}, not paused")
+        return await self.start(job_id)
+
+    async def cancel(self, job_id: str, reason: str) -> JobView:
+        """CANCELLING, and CANCELLED once nothing is in flight."""
+        await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.CANCELLING, reason))
+        await self._line.job_stopped(job_id, gone=True)
+        return await self.view(job_id)
+
+    async def destroy_data(self, job_id: str) -> JobView:
+        """Destroys the personal data of an ended job; counts and audit remain."""
+        await self._ledger.write(lambda tx: jobs.destroy_pii(tx, job_id))
+        self._line.forget_job(job_id)
+        return await self.view(job_id)
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    async def view(self, job_id: str) -> JobView:
+        """One job with its counts; NotFound JOB_UNKNOWN."""
+        job = await self._job(job_id)
+        counts = await self._ledger.aread(lambda conn: jobs.counts(conn, job_id))
+        return JobView(
+            job_id=job.job_id,
+            profile=job.profile,
+            kind=job.kind,
+            priority=job.priority,
+            due_us=job.due_us,
+            state=job.state.value,
+            created_us=job.created_us,
+            started_us=job.started_us,
+            ended_us=job.ended_us,
+            lines=counts.accepted + counts.rejected_lines,
+            accepted=counts.accepted,
+            rejected=counts.rejected_lines,
+            good=counts.attempts.get(AttemptState.STACKED, 0) + counts.attempts.get(AttemptState.GOOD, 0),
+            in_flight=counts.in_flight,
+            scrapped=sum(counts.scrapped.values()),
+            blanks_rejected=sum(counts.blanks_rejected.values()),
+            cancelled=counts.lines.get(LineState.CANCELLED, 0),
+            remaining=counts.remaining,
+            waiting_for=self._waiting_for(job, counts),
+            encoding=str(job.options.get("encoding", "")),
+        )
+
+    def _waiting_for(self, job: jobs.JobRow, counts: jobs.Counts) -> str:
+        """Why nothing moves, in plain words; empty while something does."""
+        if job.state is JobState.PAUSED:
+            return "the operator: the job is paused"
+        if job.state is not JobState.RUNNING or counts.in_flight or not counts.remaining:
+            return ""
+        waiting = counts.lines.get(LineState.WAITING, 0)
+        if waiting == counts.remaining:
+            return f"scrapped pieces of {waiting} lines must be recorded as destroyed before they can be made again"
+        return self._line.why_idle(job.job_id)
+
+    async def list(self) -> list[JobView]:
+        """All jobs, oldest first."""
+        return [await self.view(job.job_id) for job in await self._ledger.aread(jobs.list_jobs)]
+
+    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
+        """The job now, and again whenever it changed, until it has ended."""
+        last = None
+        while True:
+            view = await self.view(job_id)
+            if view != last:
+                yield view
+                last = view
+            if view.state in JOB_ENDED:
+                return
+            await asyncio.sleep(WATCH_S)
+
+    async def report(self, job_id: str) -> dict[str, Any]:
+        """The job's books as one JSON object."""
+        view = await self.view(job_id)
+        job = await self._job(job_id)
+        compiled = self._context.compiled_for(job.profile, 19)
+        return await self._ledger.aread(lambda conn: reports.build(conn, job, view, compiled))
+
+    async def rejects(self, job_id: str, page: int) -> AsyncIterator[list[dict[str, Any]]]:
+        """Rejected lines in pages, one entry per line and rule."""
+        await self._job(job_id)
+        after = 0
+        while True:
+            found = await self._ledger.aread(lambda conn, a=after: lines.rejects(conn, job_id, a, page))
+            if not found:
+                return
+            after = found[-1].reject_id
+            yield [{"line": r.line, "field": r.field, "rule": r.rule, "message": r.message} for r in found]
+
+    async def results(self, job_id: str, chunk: int) -> AsyncIterator[bytes]:
+        """The issuer's return file as CSV bytes."""
+        job = await self._job(job_id)
+        buffer = bytearray(reports.RESULTS_HEADING)
+        after = -1
+        while True:
+            found = await self._ledger.aread(lambda conn, a=after: lines.results(conn, job_id, a, 1000))
+            if not found:
+                break
+            after = found[-1].line_no
+            buffer += await asyncio.to_thread(reports.result_rows, found, self._context.custody, job)
+            while len(buffer) > chunk:
+                yield bytes(buffer[:chunk])
+                del buffer[:chunk]
+        yield bytes(buffer)
+
+    async def _job(self, job_id: str) -> jobs.JobRow:
+        return await self._ledger.aread(lambda conn: jobs.get(conn, job_id))
+
+
+def _discard(tx: Tx, job_id: str, reason: str) -> None:
+    """Forgets what was read of a file that is wrong as a whole; the job stays, to be given the mended file."""
+    lines.clear(tx, job_id)
+    tx.audit("job.intake-refused", job_id, why=reason)

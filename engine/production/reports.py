@@ -1,0 +1,105 @@
+"""The books of a job: the report, and the issuer's return file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Connection
+
+from engine.ledger import jobs, pieces, reconcile
+from engine.ledger.lines import LineResult
+from engine.ledger.states import AttemptState, ScrapReason
+from engine.orders.pii import JobSeal
+from engine.orders.records import decode_records
+from engine.personalize.verification import proofs
+from engine.profiles.compile import CompiledProfile
+from keys.custody import Custody
+
+if TYPE_CHECKING:
+    from engine.production.jobs import JobView
+
+RESULT_COLUMNS: Final = ("line", "card_number", "chip_id", "psn", "attempt", "time", "outcome")
+RESULTS_HEADING: Final = (",".join(RESULT_COLUMNS) + "\r\n").encode()
+
+
+def books(found: reconcile.Reconciliation) -> dict[str, Any]:
+    """A reconciliation as JSON: issued = good + scrapped + blank rejected + samples + set-up + returned + in feeders + in making."""
+    f = found.figures
+    return {
+        "issued": f.issued,
+        "good": f.good,
+        "scrapped": f.scrapped,
+        "blank_rejected": f.blank_rejected,
+        "samples": f.samples,
+        "setup": f.setup + f.spoiled,
+        "returned": f.returned + f.returned_to_store,
+        "in_feeder": f.in_feeder,
+        "in_making": f.in_making,
+        "agrees": found.balanced,
+        "differences": found.differences,
+    }
+
+
+def build(conn: Connection, job: jobs.JobRow, view: JobView, compiled: CompiledProfile) -> dict[str, Any]:
+    """The report object; `blanks_drawn` are the pieces that left a feeder for this job."""
+    counts = jobs.counts(conn, job.job_id)
+    drawn = pieces.figures(conn, job_no=job.job_no).drawn
+    grades = proofs(compiled)
+    samples = counts.scrapped.get(ScrapReason.SAMPLE.value, 0)
+    failures = {f"scrapped: {k}": v for k, v in counts.scrapped.items() if k != ScrapReason.SAMPLE.value}
+    failures |= {f"blank rejected: {k}": v for k, v in counts.blanks_rejected.items()}
+    return {
+        "job_id": job.job_id,
+        "profile": job.profile,
+        "profile_sha256": job.profile_hash,
+        "state": view.state,
+        "created": _time(job.created_us),
+        "started": _time(job.started_us),
+        "ended": _time(job.ended_us),
+        "encoding": view.encoding,
+        "lines": view.lines,
+        "accepted": view.accepted,
+        "rejected": view.rejected,
+        "counts": {
+            "good": view.good,
+            "scrapped": view.scrapped - samples,
+            "blanks_rejected": view.blanks_rejected,
+            "samples": samples,
+            "held": counts.attempts.get(AttemptState.HELD, 0),
+            "cancelled": view.cancelled,
+            "remaining": view.remaining,
+        },
+        "blanks_drawn": drawn,
+        "failures": failures,
+        "key_proofs": {"summary": dict(Counter(grades.values())), "keys": grades},
+        "job_pieces": books(reconcile.reconcile(conn, job_id=job.job_id)),
+        "reconciliation": books(reconcile.reconcile(conn)),
+    }
+
+
+def _time(us: int | None) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="milliseconds") if us else ""
+
+
+def result_rows(found: Sequence[LineResult], custody: Custody, job: jobs.JobRow) -> bytes:
+    """Lines of the return file; the card number is empty once the job's personal data is destroyed."""
+    numbers: dict[int, str] = {}
+    sealed = [(r.line_no, r.blob) for r in found if r.blob is not None]
+    if sealed and job.pii_key_wrapped is not None:
+        with custody.unwrap_data_key(job.pii_key_wrapped) as key:
+            seal = JobSeal(key.reveal(), job.job_id)
+            columns = decode_records([seal.open_row(line, blob) for line, blob in sealed])
+        numbers = {line: bytes(number).decode() for (line, _), number in zip(sealed, columns["card_number"], strict=True)}
+    out = io.StringIO()
+    writer = csv.writer(out)
+    for row in found:
+        made = row.attempt_no is not None and row.state.value == "GOOD"
+        outcome = "good" if made else row.state.value.lower()
+        psn = "" if row.psn is None else f"{row.psn:02d}"
+        writer.writerow((row.line_no, numbers.get(row.line_no, ""), row.chip_id or "", psn, row.attempt_no or "", _time(row.at_us), outcome))
+    return out.getvalue().encode()

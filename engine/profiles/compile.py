@@ -1,0 +1,324 @@
+"""Compiles a profile into a byte template of the card image and a fill plan, once per job and PAN length.
+
+The image is the concatenation of every application's STORE DATA payload, in the clear. Preparing n cards then is: repeat the
+template n times, write columns at offsets, write keys and check values at offsets. No loop over cards x fields anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from engine.profiles.fields import byte_length, items_of, widths
+from engine.profiles.model import Algorithm, Application, Codec, GenerateAc, Item, KeyEntry, KeySet, Load, LoadedProfile, Part, Proof
+from keys.errors import InvalidInput
+
+# Short APDUs: 255 less pad80 to 16 and the 8-byte C-MAC (GPC Amendment D, S8 mode).
+MAX_PLAIN: Final = 239
+FILE_TYPES: Final = {"transparent": 1, "linear": 2, "cyclic": 4}
+# Files of the e-purse that T-Union personalization writes whole (JT/T 978): DGI -> short file identifier.
+PURSE_FILES: Final = {"B001": 0x15, "B002": 0x16, "B003": 0x17}
+
+
+@dataclass(frozen=True)
+class TextFill:
+    """Text written at image[offset:offset+length]."""
+
+    offset: int
+    length: int
+    items: tuple[Item, ...]
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class CardKey:
+    """One key of the card: where its master is, how it descends, where it lies, and how it is proven."""
+
+    application: str
+    domain: str
+    keyset: str
+    name: str
+    master_id: str
+    algorithm: Algorithm
+    method: str
+    upper_factors: tuple[bytes, ...]
+    card_factor: str
+    parity: str
+    df: bytes
+    kid: int
+    purpose: int
+    prove: Proof
+
+    @property
+    def label(self) -> str:
+        return f"{self.application}/{self.keyset}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One STORE DATA: P1, P2 and its plain data image[start:end]."""
+
+    p1: int
+    p2: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class AppletImage:
+    """One application's part of the image."""
+
+    name: str
+    aid: bytes
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True)
+class ReadCheck:
+    """A public file's content that must read back as image[start:end]. record 0: transparent file."""
+
+    application: str
+    df: bytes
+    sfi: int
+    record: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class CompiledProfile:
+    """Everything that does not change from card to card. Offsets are bytes into the image."""
+
+    loaded: LoadedProfile
+    pan_digits: int
+    template: bytes
+    texts: tuple[TextFill, ...]
+    keys: tuple[CardKey, ...]
+    # (offset, index into keys); a key may lie in one place only.
+    key_offsets: tuple[tuple[int, int], ...]
+    kcv_offsets: tuple[tuple[int, int], ...]
+    pin_offsets: tuple[int, ...]
+    # (offset, length) of what the DEK encrypts before STORE DATA, each on its own.
+    spans: tuple[tuple[int, int], ...]
+    applets: tuple[AppletImage, ...]
+    reads: tuple[ReadCheck, ...]
+    generate_acs: tuple[tuple[Application, GenerateAc, int], ...]
+    loads: tuple[tuple[Application, Load, int], ...]
+    # (application, DGI id) -> value's place in the image; of DGIs that occur once.
+    values: dict[tuple[str, str], tuple[int, int]]
+
+    @property
+    def image_len(self) -> int:
+        return len(self.template)
+
+
+@dataclass
+class _Value:
+    """A DGI value being put together; offsets are relative to its start."""
+
+    data: bytearray = field(default_factory=bytearray)
+    texts: list[TextFill] = field(default_factory=list)
+    keys: list[tuple[int, int]] = field(default_factory=list)
+    kcvs: list[tuple[int, int]] = field(default_factory=list)
+    pins: list[int] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def append(self, other: _Value) -> None:
+        at = len(self.data)
+        self.data += other.data
+        self.texts += [TextFill(t.offset + at, t.length, t.items, t.codec) for t in other.texts]
+        self.keys += [(o + at, k) for o, k in other.keys]
+        self.kcvs += [(o + at, k) for o, k in other.kcvs]
+        self.pins += [o + at for o in other.pins]
+        self.spans += [(o + at, n) for o, n in other.spans]
+
+
+def factor_bytes(text: str) -> bytes:
+    """The eight bytes of a constant factor, "ascii:410100sx" or "hex:…"; InvalidInput FACTOR_INVALID otherwise."""
+    kind, _, value = text.partition(":")
+    try:
+        factor = value.encode("ascii") if kind == "ascii" else bytes.fromhex(value) if kind == "hex" else b""
+    except ValueError:
+        factor = b""
+    if len(factor) != 8:
+        raise InvalidInput("FACTOR_INVALID", f"factor {text!r} is not eight bytes written ascii:… or hex:…")
+    return factor
+
+
+def length_field(count: int) -> bytes:
+    """DGI length: one byte below 255, else FF and two bytes (EMV CPS 1.1)."""
+    return bytes([count]) if count < 255 else b"\xff" + count.to_bytes(2, "big")
+
+
+def ber_length(count: int) -> bytes:
+    """BER-TLV length of up to 65,535 bytes."""
+    if count < 0x80:
+        return bytes([count])
+    return b"\x81" + bytes([count]) if count < 0x100 else b"\x82" + count.to_bytes(2, "big")
+
+
+class _Compiler:
+    def __init__(self, loaded: LoadedProfile, pan_digits: int) -> None:
+        self.loaded = loaded
+        self.profile = loaded.profile
+        self.pan_digits = pan_digits
+        self.known = widths(self.profile, pan_digits)
+        self.image = _Value()
+        self.keys: list[CardKey] = []
+        self.first_key: dict[tuple[str, str], int] = {}
+        self.applets: list[AppletImage] = []
+        self.reads: list[ReadCheck] = []
+        self.values: dict[tuple[str, str], tuple[int, int]] = {}
+        for application, keyset in self.profile.keysets():
+            self._add_keys(application, keyset)
+
+    def _add_keys(self, application: Application, keyset: KeySet) -> None:
+        self.first_key[application.name, keyset.name] = len(self.keys)
+        df = bytes.fromhex(keyset.df or application.aid)
+        for entry in self.profile.keys_of(keyset):
+            self.keys.append(
+                CardKey(
+                    application=application.name,
+                    domain=application.domain,
+                    keyset=keyset.name,
+                    name=entry.name,
+                    master_id=f"{keyset.masters}.{entry.master or entry.name}",
+                    algorithm=keyset.algorithm,
+                    method=keyset.method,
+                    upper_factors=tuple(factor_bytes(f) for f in keyset.factors[:-1]),
+                    card_factor=keyset.factors[-1],
+                    parity=keyset.parity,
+                    df=df,
+                    kid=int(entry.kid, 16),
+                    purpose=int(entry.purpose, 16),
+                    prove=entry.prove,
+                )
+            )
+
+    def compile(self) -> CompiledProfile:
+        for application in self.profile.applications:
+            self._application(application)
+        return CompiledProfile(
+            loaded=self.loaded,
+            pan_digits=self.pan_digits,
+            template=bytes(self.image.data),
+            texts=tuple(self.image.texts),
+            keys=tuple(self.keys),
+            key_offsets=tuple(self.image.keys),
+            kcv_offsets=tuple(self.image.kcvs),
+            pin_offsets=tuple(self.image.pins),
+            spans=tuple(self.image.spans),
+            applets=tuple(self.applets),
+            reads=tuple(self.reads),
+            generate_acs=tuple((a, g, self._key(a, g.keyset, "ac")) for a in self.profile.applications for g in a.generate_ac),
+            loads=tuple((a, load, self._key(a, load.keyset, load.key)) for a in self.profile.applications for load in a.load),
+            values=self.values,
+        )
+
+    def _key(self, application: Application, keyset: str, name: str) -> int:
+        for index, key in enumerate(self.keys):
+            if (key.application, key.keyset, key.name) == (application.name, keyset, name):
+                return index
+        raise InvalidInput("KEY_UNKNOWN_IN_PROFILE", f"{application.name}: no key {name!r} in key set {keyset!r}")
+
+    def _application(self, application: Application) -> None:
+        blocks: list[tuple[bool, int, int]] = []  # (encrypted, start, end) of each whole DGI
+        df, capp = bytes.fromhex(application.aid), False
+        public: dict[int, bool] = {}
+        for dgi in application.dgis:
+            value = self._parts(application, dgi.parts)
+            start = len(self.image.data)
+            head = bytes.fromhex(dgi.id) + length_field(len(value.data))
+            self.image.append(_Value(bytearray(head)))
+            place = len(self.image.data), len(self.image.data) + len(value.data)
+            self.image.append(value)
+            blocks.append((bool(value.spans), start, len(self.image.data)))
+            self.values[application.name, dgi.id] = place
+            for part in dgi.parts:
+                if part.files is not None:
+                    capp, df = True, bytes.fromhex(part.df or application.aid)
+                    public = {int(f.sfi, 16): f.read == "00" for f in part.files}
+            sfi, record = bytes.fromhex(dgi.id)
+            if dgi.id in PURSE_FILES:
+                self.reads.append(ReadCheck(application.name, df, PURSE_FILES[dgi.id], 0, *place))
+            elif 1 <= sfi <= (0x1E if capp else 10) and record and (public.get(sfi, False) if capp else True):
+                self.reads.append(ReadCheck(application.name, df, sfi, record, *place))
+        self.applets.append(AppletImage(application.name, bytes.fromhex(application.aid), tuple(pack(blocks))))
+
+    def _parts(self, application: Application, parts: list[Part]) -> _Value:
+        value = _Value()
+        for part in parts:
+            value.append(self._part(application, part))
+        return value
+
+    def _part(self, application: Application, part: Part) -> _Value:
+        if part.hex is not None:
+            return _Value(bytearray.fromhex(part.hex))
+        if part.tlv is not None:
+            inner = self._parts(application, part.parts or [])
+            value = _Value(bytearray(bytes.fromhex(part.tlv) + ber_length(len(inner.data))))
+            value.append(inner)
+            return value
+        if part.files is not None:
+            df = bytes.fromhex(part.df or application.aid)
+            value = _Value(bytearray([len(df)]) + df)
+            for f in part.files:
+                value.data += bytes.fromhex(f.fid + f.sfi) + bytes([FILE_TYPES[f.type]]) + f.size.to_bytes(2, "big")
+                value.data += bytes.fromhex(f.read + f.update)
+            return value
+        if part.keys is not None:
+            return self._keys(application, part)
+        if part.kcvs is not None:
+            first, entries = self._keyset(application, part.kcvs)
+            return _Value(bytearray(3 * len(entries)), kcvs=[(3 * i, first + i) for i in range(len(entries))])
+        if part.pin_block:
+            # pad80 of the 8-byte PIN block, since the AES DEK works on 16 bytes
+            return _Value(bytearray(8) + bytearray.fromhex("8000000000000000"), pins=[0], spans=[(0, 16)])
+        length = byte_length(part, self.known)
+        return _Value(bytearray(length), texts=[TextFill(0, length, tuple(items_of(part)), part.codec or "raw")])
+
+    def _keyset(self, application: Application, name: str) -> tuple[int, list[KeyEntry]]:
+        for keyset in application.keysets:
+            if keyset.name == name:
+                return self.first_key[application.name, name], self.profile.keys_of(keyset)
+        raise InvalidInput("KEYSET_UNKNOWN", f"{application.name}: no key set is called {name!r}")
+
+    def _keys(self, application: Application, part: Part) -> _Value:
+        first, entries = self._keyset(application, part.keys or "")
+        value = _Value()
+        for i, entry in enumerate(entries):
+            if part.layout == "capp":
+                value.data += bytes.fromhex(entry.kid + entry.purpose + entry.version + entry.retry)
+            at = len(value.data)
+            value.data += bytes(16)
+            value.keys.append((at, first + i))
+            if part.layout != "bare":
+                value.spans.append((at, 16))
+            if part.layout == "tunion":
+                value.kcvs.append((at + 16, first + i))
+                value.data += bytes(3)
+        if part.layout == "bare":
+            value.spans.append((0, len(value.data)))
+        return value
+
+
+def pack(blocks: list[tuple[bool, int, int]]) -> list[Command]:
+    """Packs whole DGIs into STORE DATA commands: several per command where they fit and are of one class, a longer one continued."""
+    runs: list[tuple[bool, int, int]] = []
+    for encrypted, start, end in blocks:
+        if runs and runs[-1][0] == encrypted and end - runs[-1][1] <= MAX_PLAIN:
+            runs[-1] = (encrypted, runs[-1][1], end)
+            continue
+        while end - start > MAX_PLAIN:
+            runs.append((encrypted, start, start + MAX_PLAIN))
+            start += MAX_PLAIN
+        runs.append((encrypted, start, end))
+    commands = [Command(0x60 if encrypted else 0, i & 0xFF, start, end) for i, (encrypted, start, end) in enumerate(runs)]
+    last = commands[-1]
+    commands[-1] = Command(last.p1 | 0x80, last.p2, last.start, last.end)
+    return commands
+
+
+def compile_profile(loaded: LoadedProfile, pan_digits: int = 19) -> CompiledProfile:
+    """Template and fill plan for cards whose PAN has `pan_digits` digits (12 to 19). The profile must have passed lint."""
+    return _Compiler(loaded, pan_digits).compile()

@@ -1,0 +1,163 @@
+"""The gRPC server: binds loopback, opens custody and ledger, serves, and drains on SIGTERM.
+
+Until mutual TLS exists nothing but loopback is bound. Health says SERVING only while new cards can be begun; it says NOT_SERVING
+before the drain begins, so that nobody is sent here any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import grpc
+import structlog
+from citycard.v1 import jobs_pb2, station_pb2, stock_pb2
+from citycard.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
+from citycard.v1.station_pb2_grpc import add_StationServiceServicer_to_server
+from citycard.v1.stock_pb2_grpc import add_StockServiceServicer_to_server
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from engine.dispatch.dispatcher import Dispatcher
+from engine.ledger.serials import SerialAllocator
+from engine.ledger.store import Ledger
+from engine.production.context import Context
+from engine.production.jobs import JobDesk
+from engine.production.line import Line
+from engine.production.stockroom import Stockroom
+from engine.rpc.jobs import JobService
+from engine.rpc.stations import StationService
+from engine.rpc.stock import StockService
+from keys.custody import Custody
+from keys.errors import Conflict, InvalidInput, Unavailable
+
+log = structlog.get_logger("server")
+
+LEDGER_FILE: Final = "ledger.sqlite"
+DRAIN_S: Final = 30.0
+# SO_REUSEPORT is on by default in gRPC: a second server would share the port without a word.
+OPTIONS: Final = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 << 20), ("grpc.max_concurrent_streams", 4096))
+
+
+def check_bind(address: str) -> str:
+    """HOST:PORT with a loopback host; InvalidInput BIND_REFUSED otherwise."""
+    host, _, port = address.rpartition(":")
+    bare = host.strip("[]")
+    try:
+        loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+        number = int(port)
+    except ValueError:
+        raise InvalidInput("BIND_INVALID", f"{address!r} is no address like 127.0.0.1:7443") from None
+    if not loopback:
+        raise InvalidInput("BIND_REFUSED", f"{address}: only loopback is served until mutual TLS exists; use 127.0.0.1 or [::1]")
+    if not 0 <= number < 65536:
+        raise InvalidInput("BIND_INVALID", f"{address}: {port} is no port")
+    return address
+
+
+class DataLock:
+    """Exclusive use of a data directory, for as long as the process lives; Conflict DATA_LOCKED names the holder's pid."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file: IO[str] = (directory / "lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise Conflict("DATA_LOCKED", f"data directory {directory} is in use by another server, process {holder}") from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()
+
+
+@dataclass
+class Served:
+    """A server that is up."""
+
+    server: grpc.aio.Server
+    line: Line
+    desk: JobDesk
+    health: health.aio.HealthServicer
+    port: int
+
+
+async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Served:
+    """Puts the services together and binds; Unavailable PORT_TAKEN when something listens there already."""
+    context = Context(ledger, custody, SerialAllocator(ledger))
+    line = Line(context, Dispatcher())
+    desk = JobDesk(context, line, data)
+    await desk.recover()
+    server = grpc.aio.server(options=OPTIONS)
+    add_JobServiceServicer_to_server(JobService(desk), server)
+    add_StockServiceServicer_to_server(StockService(Stockroom(context, line)), server)
+    add_StationServiceServicer_to_server(StationService(line), server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = [
+        *(m.DESCRIPTOR.services_by_name[n].full_name for m, n in ((jobs_pb2, "JobService"), (stock_pb2, "StockService"), (station_pb2, "StationService"))),
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+    ]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    try:
+        port = server.add_insecure_port(bind)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise Unavailable("PORT_TAKEN", f"{bind} cannot be bound: another program listens there; choose another --bind")
+    await server.start()
+    for name in ("", *names):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return Served(server, line, desk, checks, port)
+
+
+async def serve(
+    *, data: Path, bind: str, open_custody: Callable[[], Custody], ready: Callable[[int], None], drain_s: float = DRAIN_S
+) -> None:
+    """Runs until SIGTERM or SIGINT, then drains: no new leases, cards in hand finished, streams closed, ledger closed."""
+    check_bind(bind)
+    lock = DataLock(data)
+    try:
+        custody = open_custody()
+        ledger = await asyncio.to_thread(Ledger.open, data / LEDGER_FILE)
+        try:
+            await _serve_until_told(ledger, custody, data, bind, ready, drain_s)
+        finally:
+            await asyncio.to_thread(ledger.close)
+    finally:
+        lock.release()
+
+
+async def _serve_until_told(
+    ledger: Ledger, custody: Custody, data: Path, bind: str, ready: Callable[[int], None], drain_s: float
+) -> None:
+    served = await start(ledger, custody, data, bind)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    sweeper = asyncio.create_task(served.line.sweep_forever())
+    ready(served.port)
+    log.info("serving", port=served.port, data=str(data), pid=os.getpid())
+    await stop.wait()
+    log.info("draining", in_flight=served.line.in_flight())
+    await served.health.enter_graceful_shutdown()
+    await served.line.drain(drain_s)
+    sweeper.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sweeper
+    await served.server.stop(2.0)
+    log.info("stopped")

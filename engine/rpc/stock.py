@@ -1,0 +1,70 @@
+"""StockService: the wire in front of the ledger's stock and scrap."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+from citycard.v1 import stock_pb2 as pb
+from citycard.v1.stock_pb2_grpc import StockServiceServicer
+
+from engine.production.stockroom import Stockroom
+from engine.rpc.errors import answered
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class StockService(StockServiceServicer):
+    """See stock.proto."""
+
+    def __init__(self, stockroom: Stockroom) -> None:
+        self._room = stockroom
+
+    @answered
+    async def ReceiveStock(self, request: pb.ReceiveStockRequest, context: Context) -> pb.ReceiveStockResponse:
+        left = await self._room.receive(request.lot, request.chip_type, request.count, request.by)
+        return pb.ReceiveStockResponse(in_store=left)
+
+    @answered
+    async def IssueStock(self, request: pb.IssueStockRequest, context: Context) -> pb.IssueStockResponse:
+        left = await self._room.issue(request.lot, request.station_id, request.count, request.by)
+        return pb.IssueStockResponse(in_store=left)
+
+    @answered
+    async def ReturnStock(self, request: pb.ReturnStockRequest, context: Context) -> pb.ReturnStockResponse:
+        left = await self._room.take_back(request.lot, request.station_id, request.count, request.by, request.kind or "blank")
+        return pb.ReturnStockResponse(in_store=left)
+
+    @answered
+    async def CountStock(self, request: pb.CountStockRequest, context: Context) -> pb.CountStockResponse:
+        counted = {
+            "feeder_remaining": request.feeder_remaining,
+            "good": request.good,
+            "reject": request.reject,
+            "returned": request.returned,
+            "in_heads": request.in_heads,
+        }
+        differences = await self._room.count(request.station_id, counted, request.by)
+        return pb.CountStockResponse(agrees=not differences, differences=differences)
+
+    @answered
+    async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
+        del request
+        return pb.GetStockResponse(stock_json=json.dumps(await self._room.overview(), ensure_ascii=False).encode())
+
+    @answered
+    async def ListScrap(self, request: pb.ListScrapRequest, context: Context) -> pb.ListScrapResponse:
+        scrap = await self._room.scrap(request.job_id)
+        return pb.ListScrapResponse(scrap_json=json.dumps({"scrap": scrap}, ensure_ascii=False).encode())
+
+    @answered
+    async def DestroyScrap(self, request: pb.DestroyScrapRequest, context: Context) -> pb.DestroyScrapResponse:
+        ids = list(request.attempt_ids)
+        done = await self._room.destroy(ids, request.first_name, request.second_name, everything=request.all, job_id=request.job_id)
+        return pb.DestroyScrapResponse(destroyed=done)
+
+    @answered
+    async def DrawSample(self, request: pb.DrawSampleRequest, context: Context) -> pb.DrawSampleResponse:
+        drawn = await self._room.draw_sample(request.job_id, request.count, request.by)
+        return pb.DrawSampleResponse(attempt_ids=[a for a, _ in drawn], chip_ids=[c for _, c in drawn])

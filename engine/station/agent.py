@@ -1,0 +1,244 @@
+"""The station agent: one stream to the server, one task per head; reconnects for ever, with what lies in its heads told first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import grpc
+import structlog
+from citycard.v1 import station_pb2 as pb
+from citycard.v1.station_pb2_grpc import StationServiceStub
+
+from engine.personalize.segment import from_slab, to_slab
+from engine.station.head import FoundPiece, Head
+from keys.errors import CitycardError
+
+log = structlog.get_logger("station")
+
+CONTROL_WORD: Final = 2
+RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+SOFTWARE: Final = "citycard-station/1"
+# reasons of Head.present that are the feeder's or the reader's fault, not the chip's
+_NOT_THE_CHIP: Final = {"NO_BLANK": "no-blank", "READER_GONE": "reader", "PCSC_MISSING": "reader"}
+
+
+class StationAgent:
+    """Runs heads against a server until `stop` is set. A card in hand is finished before stopping."""
+
+    def __init__(self, station_id: str, heads: Sequence[Head], chip_types: Sequence[str], transport: str) -> None:
+        self._station_id = station_id
+        self._heads = list(heads)
+        self._chip_types = list(chip_types)
+        self._transport = transport
+        self._outbox: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
+        self._inboxes: dict[int, asyncio.Queue[pb.ConnectResponse]] = {h.index: asyncio.Queue() for h in heads}
+        self._idle: dict[int, bool] = {}
+        self._holding = False
+        self.stopping = asyncio.Event()
+
+    async def run(self, address: str, *, give_up_after_s: float | None = None) -> None:
+        """Connects and serves; raises the last RpcError when the server was never reached within `give_up_after_s`."""
+        attempt, reached = 0, False
+        deadline = None if give_up_after_s is None else asyncio.get_running_loop().time() + give_up_after_s
+        while not self.stopping.is_set():
+            try:
+                async with grpc.aio.insecure_channel(address) as channel:
+                    await self._serve(StationServiceStub(channel))
+                    reached, attempt = True, 0
+            except grpc.aio.AioRpcError as error:
+                reached = reached or error.code() != grpc.StatusCode.UNAVAILABLE
+                fatal = error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS)
+                if fatal or (not reached and deadline is not None and asyncio.get_running_loop().time() > deadline):
+                    raise
+                log.warning("stream ended", code=error.code().name, detail=error.details())
+            wait = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+            attempt += 1
+            if not self.stopping.is_set():
+                await _wait(self.stopping, wait)
+
+    async def _serve(self, stub: StationServiceStub[grpc.aio.Channel]) -> None:
+        self._outbox = asyncio.Queue()
+        for index in self._inboxes:
+            self._inboxes[index] = asyncio.Queue()
+        hello = pb.Hello(
+            station_id=self._station_id,
+            chip_types=self._chip_types,
+            heads=len(self._heads),
+            software=SOFTWARE,
+            transport=self._transport,
+        )
+        pieces: dict[int, FoundPiece | None] = {}
+        for head in self._heads:
+            piece = pieces[head.index] = await asyncio.to_thread(head.found)
+            if piece is not None:
+                hello.found.append(
+                    pb.Found(
+                        token=piece.token,
+                        kdd=piece.kdd,
+                        step=piece.step,
+                        sequence=piece.sequence,
+                        responses=piece.responses,
+                        bin=piece.bin,
+                        head=head.index,
+                    )
+                )
+        self._outbox.put_nowait(pb.ConnectRequest(hello=hello))
+        call = stub.Connect(self._requests())
+        responses = aiter(call)
+        await anext(responses, None)  # Welcome, or the refusal as an RpcError
+        log.info("connected", station=self._station_id, found=len(hello.found))
+        tasks = [asyncio.create_task(self._run_head(h, pieces[h.index])) for h in self._heads]
+        try:
+            async for response in responses:
+                self._route(response)
+        finally:
+            for task in tasks:
+                task.cancel()
+            # a head inside a blocking call finishes it: the piece's state must be known before the next Hello
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _requests(self) -> AsyncIterator[pb.ConnectRequest]:
+        while (message := await self._outbox.get()) is not None:
+            yield message
+
+    def _route(self, response: pb.ConnectResponse) -> None:
+        kind = response.WhichOneof("message")
+        if kind == "hold":
+            self._holding = not response.hold.resume
+            log.warning("hold" if self._holding else "resumed", reason=response.hold.reason)
+            return
+        if kind is None or kind == "welcome":
+            return
+        token = getattr(response, kind).token
+        if kind == "eject" and token == 0:
+            waiting = [h for h in self._heads if h.index == response.eject.head]
+        else:
+            waiting = [h for h in self._heads if token and h.token == token]
+        if not waiting and kind == "lease":
+            waiting = [h for h in self._heads if self._idle.get(h.index)]
+            if waiting:
+                self._idle[waiting[0].index] = False
+        for head in waiting[:1]:
+            self._inboxes[head.index].put_nowait(response)
+
+    async def _run_head(self, head: Head, piece: FoundPiece | None) -> None:
+        inbox = self._inboxes[head.index]
+        if piece is not None and piece.step != "ejected":
+            head.token = piece.token
+            await self._until_ejected(head, inbox)
+        while True:
+            if self.stopping.is_set():
+                self._maybe_finish()
+                await asyncio.Event().wait()
+            if not await asyncio.to_thread(head.path.available):
+                await _wait(self.stopping, 0.25)
+                continue
+            head.settle()
+            self._idle[head.index] = True
+            self._send(credit=pb.Credit(count=1))
+            lease = await self._next(inbox)
+            if lease is None:
+                continue
+            await _shielded(self._lease(head, lease.lease))
+            await self._until_ejected(head, inbox)
+
+    async def _next(self, inbox: asyncio.Queue[pb.ConnectResponse]) -> pb.ConnectResponse | None:
+        """The next message; None when the agent is told to stop while nothing was leased."""
+        getter = asyncio.ensure_future(inbox.get())
+        stopper = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait({getter, stopper}, return_when=asyncio.FIRST_COMPLETED)
+            return getter.result() if getter.done() else None
+        finally:
+            stopper.cancel()
+            if not getter.done():
+                getter.cancel()
+
+    def _maybe_finish(self) -> None:
+        if all(h.token == 0 or self._idle.get(h.index, False) for h in self._heads):
+            self._outbox.put_nowait(None)
+
+    async def _until_ejected(self, head: Head, inbox: asyncio.Queue[pb.ConnectResponse]) -> None:
+        """Plays what the server sends for the piece in the head until it fell into a bin."""
+        while True:
+            message = await inbox.get()
+            kind = message.WhichOneof("message")
+            if kind == "segment":
+                await _shielded(self._segment(head, message.segment))
+            elif kind == "print":
+                await _shielded(self._print(head))
+            elif kind == "eject":
+                bin_name = message.eject.bin
+                token = head.token
+                if message.eject.reason:
+                    log.warning("piece not good", head=head.index, bin=bin_name, reason=message.eject.reason)
+                await _shielded(asyncio.to_thread(head.eject, bin_name))
+                self._send(stacked=pb.Stacked(token=token, bin=bin_name))
+                return
+
+    async def _lease(self, head: Head, lease: pb.Lease) -> None:
+        commands = from_slab(lease.commands)
+        try:
+            atr, played = await asyncio.to_thread(head.present, lease.token, commands)
+        except CitycardError as error:
+            reason = _NOT_THE_CHIP.get(error.reason, "no-answer")
+            self._send(not_presented=pb.NotPresented(token=lease.token, reason=reason, detail=error.message))
+            return
+        complete = not played.stopped and len(played.responses) == len(commands)
+        last = played.responses[-1] if complete else b""
+        if last[-CONTROL_WORD:] != b"\x90\x00":
+            detail = played.stopped or f"INITIALIZE UPDATE answered {last[-CONTROL_WORD:].hex().upper()}"
+            reason = "no-answer" if played.stopped == "CHIP_GONE" else "garbage"
+            self._send(not_presented=pb.NotPresented(token=lease.token, reason=reason, detail=detail))
+            return
+        presented = pb.Presented(token=lease.token, atr=atr, initialize_update_response=last[:-CONTROL_WORD])
+        presented.cplc = played.responses[1][:-CONTROL_WORD]
+        self._send(presented=presented)
+
+    async def _segment(self, head: Head, segment: pb.Segment) -> None:
+        commands = from_slab(segment.commands)
+        words = [int.from_bytes(segment.expected[i : i + 2], "big") for i in range(0, len(segment.expected), 2)]
+        try:
+            played = await asyncio.to_thread(head.play, segment.sequence, commands, words, journal_answers=segment.journal_answers)
+        except CitycardError as error:
+            self._send(segment_played=pb.SegmentPlayed(token=segment.token, sequence=segment.sequence, stopped=error.reason))
+            return
+        self._send(
+            segment_played=pb.SegmentPlayed(
+                token=segment.token,
+                sequence=segment.sequence,
+                responses=to_slab(played.responses),
+                apdu_us=played.apdu_us,
+                stopped=played.stopped,
+            )
+        )
+
+    async def _print(self, head: Head) -> None:
+        token = head.token
+        try:
+            await asyncio.to_thread(head.print_card)
+            self._send(printed=pb.Printed(token=token, ok=True))
+        except CitycardError as error:
+            self._send(printed=pb.Printed(token=token, ok=False, detail=error.message))
+
+    def _send(self, **message: object) -> None:
+        self._outbox.put_nowait(pb.ConnectRequest(**message))  # type: ignore[arg-type]
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _shielded(work: object) -> None:
+    """Runs card handling to its end even when the stream breaks meanwhile: a piece's state is never left in a thread."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

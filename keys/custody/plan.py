@@ -1,0 +1,121 @@
+"""Turns a list of derivations into as few kernel calls as the data allows.
+
+For one card a hundred different keys are wanted: they become lanes of one call per algorithm and method, each lane with its
+own master. For thousands of cards each master becomes one call over all factors. The plan (masters after their upper factors)
+is made once per list of derivations and reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from keys import diversify
+from keys.algorithms import Algorithm
+from keys.custody import FACTOR_LEN, Derivation, Method
+from keys.diversify import Purpose
+from keys.errors import InvalidInput
+from keys.parity import Parity
+from keys.secrets import SecretArray, SecretBytes
+
+ByteArray = npt.NDArray[np.uint8]
+
+KEY_LEN: Final = 16
+# Below this many cards lanes are better filled by different keys than by one key's factors (a kernel pass has 128 lanes).
+ONE_KEY_PER_CALL_FROM: Final = 64
+
+
+@dataclass
+class _Group:
+    """Derivations that one kernel call can do: places in the result, and a master for each."""
+
+    method: Method
+    algorithm: Algorithm
+    parity: Parity
+    places: list[int] = field(default_factory=list)
+    purposes: list[Purpose] = field(default_factory=list)
+    masters: SecretArray = field(init=False)
+
+
+class Plan:
+    """A list of derivations, ready to run. Holds intermediate keys; `close` wipes them."""
+
+    def __init__(self, derivations: Sequence[Derivation], master: Callable[[Derivation], SecretBytes]) -> None:
+        """`master` gives the key of a derivation after its upper factors; the plan copies it."""
+        groups: dict[tuple[str, str, str], _Group] = {}
+        self._widths = [FACTOR_LEN[derivation.method] for derivation in derivations]
+        self._names = [derivation.key_id for derivation in derivations]
+        sources: dict[int, SecretBytes] = {}
+        for place, wanted in enumerate(derivations):
+            at = (wanted.method, wanted.algorithm, wanted.parity)
+            group = groups.setdefault(at, _Group(wanted.method, wanted.algorithm, wanted.parity))
+            group.places.append(place)
+            if wanted.purpose is not None:
+                group.purposes.append(wanted.purpose)
+            sources[place] = master(wanted)
+        self._groups = list(groups.values())
+        for group in self._groups:
+            masters = np.empty((len(group.places), KEY_LEN), np.uint8)
+            for row, place in enumerate(group.places):
+                with sources[place].reveal() as raw:
+                    masters[row] = np.frombuffer(raw, np.uint8)
+            group.masters = SecretArray(masters)
+
+    def run(self, factors: Sequence[ByteArray]) -> SecretArray:
+        """Card keys (k, n, 16); raises InvalidInput WRONG_SHAPE naming the derivation whose factors do not fit."""
+        n = self._check(factors)
+        result = SecretArray.empty((len(self._widths), n, KEY_LEN))
+        for group in self._groups:
+            if n < ONE_KEY_PER_CALL_FROM:
+                self._by_lane(group, factors, n, result.array)
+            else:
+                self._by_key(group, factors, result.array)
+        return result
+
+    def close(self) -> None:
+        """Wipes the masters held."""
+        for group in self._groups:
+            group.masters.close()
+
+    def _check(self, factors: Sequence[ByteArray]) -> int:
+        if len(factors) != len(self._widths):
+            raise InvalidInput("WRONG_SHAPE", f"{len(factors)} factor arrays for {len(self._widths)} derivations")
+        n = factors[0].shape[0] if factors and factors[0].ndim == 2 else 0
+        for name, width, array in zip(self._names, self._widths, factors, strict=True):
+            if array.shape != (n, width) or array.dtype != np.uint8:
+                found = f"{array.dtype} of {array.shape}"
+                raise InvalidInput("WRONG_SHAPE", f"factors of key {name} must be uint8 of ({n}, {width}), not {found}")
+        return n
+
+    @staticmethod
+    def _by_lane(group: _Group, factors: Sequence[ByteArray], n: int, result: ByteArray) -> None:
+        lanes = np.concatenate([factors[place] for place in group.places])
+        masters = group.masters.array if n == 1 else np.repeat(group.masters.array, n, axis=0)
+        purposes = [purpose for purpose in group.purposes for _ in range(n)]
+        made = _derive(group, masters, lanes, purposes)
+        result[group.places] = made.reshape(len(group.places), n, KEY_LEN)
+        made[...] = 0
+        if n != 1:
+            masters[...] = 0
+
+    @staticmethod
+    def _by_key(group: _Group, factors: Sequence[ByteArray], result: ByteArray) -> None:
+        for row, place in enumerate(group.places):
+            purposes = group.purposes[row : row + 1] * len(factors[place])
+            made = _derive(group, group.masters.array[row], np.ascontiguousarray(factors[place]), purposes)
+            result[place] = made
+            made[...] = 0
+
+
+def _derive(group: _Group, masters: ByteArray, factors: ByteArray, purposes: list[Purpose]) -> ByteArray:
+    if group.method == "pboc":
+        return diversify.pboc(group.algorithm, masters, factors, group.parity)
+    if group.method == "gp-emv":
+        return diversify.gp_emv(masters, factors, purposes, group.parity)
+    if group.method == "gp-visa2":
+        return diversify.gp_visa2(masters, factors, purposes, group.parity)
+    return diversify.gp_kdf3(masters, factors, purposes)

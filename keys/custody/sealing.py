@@ -1,0 +1,122 @@
+"""How the software custody seals: passphrase to key, root secret to sub-keys, AES-256-GCM with the record as associated data."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from typing import Final
+
+import msgspec
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt as ScryptKdf
+
+from keys.algorithms import Algorithm
+from keys.custody.sealedfile import Keystore, Scrypt, SealedKey, canonical
+from keys.errors import Corrupt, Denied, InvalidInput
+from keys.hierarchy import KeyState, MasterKeyRecord
+from keys.kcv import verify_kcv
+from keys.parity import odd_parity
+from keys.secrets import SecretBytes
+
+MASTER_LEN: Final = 16
+_NONCE_LEN: Final = 12
+_KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def passphrase_key(passphrase: str, kdf: Scrypt) -> SecretBytes:
+    """scrypt (RFC 7914), 32 bytes."""
+    return SecretBytes(ScryptKdf(bytes.fromhex(kdf.salt_hex), 32, kdf.n, kdf.r, kdf.p).derive(passphrase.encode()))
+
+
+def subkey(root: SecretBytes, label: str) -> SecretBytes:
+    """A 32-byte key for one purpose: HKDF-Expand (RFC 5869) of the root secret, which is random and needs no extraction."""
+    return SecretBytes(HKDFExpand(SHA256(), 32, b"citycard/" + label.encode()).derive(root.reveal()))
+
+
+def seal(kek: SecretBytes, secret: SecretBytes, context: bytes) -> str:
+    """nonce || ciphertext || tag in hex."""
+    nonce = os.urandom(_NONCE_LEN)
+    with kek.reveal() as key, secret.reveal() as plain:
+        return (nonce + AESGCM(key).encrypt(nonce, plain, context)).hex()
+
+
+def unseal(kek: SecretBytes, sealed_hex: str, context: bytes) -> SecretBytes:
+    """The secret; raises InvalidTag when key or context is not the one it was sealed with, Corrupt when it is not even hex."""
+    try:
+        sealed = bytes.fromhex(sealed_hex)
+    except ValueError:
+        raise Corrupt("KEYSTORE_CORRUPT", "key store: a sealed value is not hex") from None
+    if len(sealed) < _NONCE_LEN + 16:
+        raise Corrupt("KEYSTORE_CORRUPT", "key store: a sealed value is cut short")
+    with kek.reveal() as key:
+        return SecretBytes(AESGCM(key).decrypt(sealed[:_NONCE_LEN], sealed[_NONCE_LEN:], context))
+
+
+def root_context(store_id: str, kdf: Scrypt, test: bool) -> bytes:
+    """What the sealed root secret is bound to."""
+    return canonical(["root", store_id, kdf, test])
+
+
+def with_mac(store: Keystore, root: SecretBytes) -> Keystore:
+    """The file with its MAC computed anew."""
+    with subkey(root, "file-mac") as key, key.reveal() as raw:
+        return msgspec.structs.replace(store, mac_hex=hmac.digest(raw, store.body(), "sha256").hex())
+
+
+def seal_master(root: SecretBytes, store_id: str, record: MasterKeyRecord, key: SecretBytes) -> SealedKey:
+    """A master bound to its record and its store."""
+    with subkey(root, "master-keys") as kek:
+        return SealedKey(record=record, sealed_hex=seal(kek, key, canonical(["master", store_id, record])))
+
+
+def unseal_masters(root: SecretBytes, store: Keystore) -> dict[tuple[str, int], SecretBytes]:
+    """Every master that is not destroyed, its check value compared. Raises Corrupt KEYSTORE_CORRUPT; then nothing stays in
+    memory.
+    """
+    masters: dict[tuple[str, int], SecretBytes] = {}
+    try:
+        if not hmac.compare_digest(with_mac(store, root).mac_hex, store.mac_hex):
+            raise Corrupt("KEYSTORE_CORRUPT", "key store: a record was changed or removed outside this program")
+        with subkey(root, "master-keys") as kek:
+            for sealed in store.keys:
+                if sealed.sealed_hex is None:
+                    continue
+                record = sealed.record
+                key = unseal(kek, sealed.sealed_hex, canonical(["master", store.store_id, record]))
+                masters[record.key_id, record.version] = key
+                verify_kcv(record.algorithm, key.reveal(), bytes.fromhex(record.kcv), record.kcv_method)
+    except (InvalidTag, Denied, ValueError):
+        for secret in masters.values():
+            secret.close()
+        raise Corrupt("KEYSTORE_CORRUPT", "key store: a master key does not fit its record") from None
+    return masters
+
+
+def random_master(algorithm: Algorithm) -> SecretBytes:
+    """16 random bytes; for 3DES with odd parity and unlike halves, so that it is not single DES by accident."""
+    while True:
+        raw = bytearray(os.urandom(MASTER_LEN))
+        if algorithm != "3des":
+            return SecretBytes.move(raw)
+        array = np.frombuffer(raw, np.uint8)
+        array[:] = odd_parity(array)
+        del array
+        if raw[:8] != raw[8:]:
+            return SecretBytes.move(raw)
+
+
+def check_new_key(record: MasterKeyRecord, key: SecretBytes) -> None:
+    """Raises InvalidInput (KEY_ID, KEY_VERSION, KEY_LENGTH, KEY_STATE) when a record cannot enter a store."""
+    if not _KEY_ID.fullmatch(record.key_id):
+        raise InvalidInput("KEY_ID", f"key id {record.key_id!r}: lower-case letters, digits and . _ - only, at most 64")
+    if not 1 <= record.version <= 255:
+        raise InvalidInput("KEY_VERSION", f"key {record.key_id}: version {record.version} is not within 1 to 255")
+    if len(key) != MASTER_LEN:
+        raise InvalidInput("KEY_LENGTH", f"key {record.key_id}: a master key has {MASTER_LEN} bytes, not {len(key)}")
+    if record.state not in (KeyState.PRE_ACTIVE, KeyState.ACTIVE):
+        raise InvalidInput("KEY_STATE", f"key {record.key_id}: a new key is pre-active or active, not {record.state}")

@@ -1,0 +1,1 @@
+"""The wire contract, generated from proto/citycard/v1 by proto/generate.py."""

@@ -1,0 +1,3 @@
+from tests.pcsc_rig import pcsc_rig
+
+__all__ = ["pcsc_rig"]
