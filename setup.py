@@ -26,5 +26,5 @@ setup(
         ],
         build_dir="build",
         language_level=3,
-    )
+    ),
 )

@@ -47,9 +47,13 @@ def main() -> int:
         out = Path(folder)
         generate(out)
         made = sorted((out / PACKAGE).iterdir())
-        stale = [p.name for p in made if not (ROOT / PACKAGE / p.name).exists() or not filecmp.cmp(p, ROOT / PACKAGE / p.name, shallow=False)]
+        stale = [
+            p.name
+            for p in made
+            if not (ROOT / PACKAGE / p.name).exists() or not filecmp.cmp(p, ROOT / PACKAGE / p.name, shallow=False)
+        ]
         if check and stale:
-            print("stubs differ from the .proto files, run `python proto/generate.py`:", ", ".join(stale))  # noqa: T201
+            print("stubs differ from the .proto files, run `python proto/generate.py`:", ", ".join(stale))
             return 1
         for path in () if check else made:
             shutil.copyfile(path, ROOT / PACKAGE / path.name)

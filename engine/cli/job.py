@@ -24,7 +24,9 @@ from keys.errors import CitycardError, InvalidInput, NotFound
 
 app = typer.Typer(help="Jobs: submit an order file and follow it to the last card.", no_args_is_help=True)
 
-Server = Annotated[str, typer.Option("--server", help="HOST:PORT of the server.", default_factory=client.default_address, show_default=False)]
+Server = Annotated[
+    str, typer.Option("--server", help="HOST:PORT of the server.", default_factory=client.default_address, show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 JobId = Annotated[str, typer.Argument(help="Job id, as `job list` shows it.")]
 
@@ -35,7 +37,7 @@ ENDED = ("COMPLETE", "CANCELLED", "FAILED")
 def as_dict(job: pb.Job) -> dict[str, Any]:
     """A job as JSON: snake_case names, integers as integers, every field present."""
     shown = MessageToDict(job, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    return {k: int(v) if isinstance(v, str) and v.isdigit() and k not in ("job_id",) else v for k, v in shown.items()}
+    return {k: int(v) if isinstance(v, str) and v.isdigit() and k != "job_id" else v for k, v in shown.items()}
 
 
 async def read_chunks(job_id: str, path: Path, encoding: str) -> AsyncIterator[pb.UploadOrdersRequest]:
@@ -50,7 +52,17 @@ async def read_chunks(job_id: str, path: Path, encoding: str) -> AsyncIterator[p
 
 
 async def submit_file(
-    channel: grpc.aio.Channel, path: Path, *, profile: str, instant: bool, priority: int, due_us: int, key: str, by: str, encoding: str, start: bool
+    channel: grpc.aio.Channel,
+    path: Path,
+    *,
+    profile: str,
+    instant: bool,
+    priority: int,
+    due_us: int,
+    key: str,
+    by: str,
+    encoding: str,
+    start: bool,
 ) -> pb.Job:
     """Creates, uploads and starts a job; the server's answer after the last step."""
     stub = JobServiceStub(channel)
@@ -96,7 +108,9 @@ def submit(
     instant: Annotated[bool, typer.Option("--instant", help="Somebody waits at a counter: goes before all bulk jobs.")] = False,
     priority: Annotated[int, typer.Option(min=1, max=9, help="1 first, 9 last, among bulk jobs.")] = 5,
     due: Annotated[str, typer.Option(help="When the job must be done, e.g. 2026-12-01T18:00.")] = "",
-    idempotency_key: Annotated[str, typer.Option(help="Submitting twice with one key makes one job; default: from file, profile and kind.")] = "",
+    idempotency_key: Annotated[
+        str, typer.Option(help="Submitting twice with one key makes one job; default: from file, profile and kind.")
+    ] = "",
     by: Annotated[str, typer.Option(help="Who submits.")] = "",
     encoding: Annotated[str, typer.Option(help="utf-8 or gb18030; default: detected.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Check and keep the job, start it later by `job resume`.")] = False,
@@ -205,7 +219,8 @@ def follow(server: str, job_id: str, *, as_json: bool) -> pb.Job:
 
 def progress_line(job: pb.Job) -> str:
     """One line of progress in plain words."""
-    text = f"{job.state:<10} {job.good}/{job.accepted} good, {job.in_flight} in hand, {job.scrapped} scrapped, {job.blanks_rejected} blanks rejected"
+    text = f"{job.state:<10} {job.good}/{job.accepted} good, {job.in_flight} in hand, "
+    text += f"{job.scrapped} scrapped, {job.blanks_rejected} blanks rejected"
     return text + (f"; waiting: {job.waiting_for}" if job.waiting_for else "")
 
 

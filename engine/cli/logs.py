@@ -11,7 +11,9 @@ import structlog
 def configure(level: str = "info", *, as_json: bool | None = None) -> None:
     """Sets up structlog once per process. JSON unless stderr is a terminal."""
     plain = sys.stderr.isatty() if as_json is None else not as_json
-    renderer: structlog.typing.Processor = structlog.processors.LogfmtRenderer() if plain else structlog.processors.JSONRenderer(ensure_ascii=False)
+    renderer: structlog.typing.Processor = (
+        structlog.processors.LogfmtRenderer() if plain else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

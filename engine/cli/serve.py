@@ -15,8 +15,8 @@ from engine.cli.client import DEFAULT_ADDRESS
 from engine.cli.job import Json
 from engine.profiles.masters import master_specs
 from engine.profiles.model import load
-from engine.virtual.birth import TEST_KMC
 from engine.rpc.server import serve as run_server
+from engine.virtual.birth import TEST_KMC
 from keys.custody import Custody
 from keys.custody.software import SCRYPT_N, SoftwareCustody, provision_test_keys
 from keys.errors import InvalidInput, NotFound
@@ -25,7 +25,9 @@ keys_app = typer.Typer(help="The sealed key store.", no_args_is_help=True)
 
 KEYSTORE = "keystore.json"
 Data = Annotated[Path, typer.Option("--data", help="Data directory.")]
-PassphraseFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File whose first line is the passphrase; default: asked for, unseen.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="File whose first line is the passphrase; default: asked for, unseen.")
+]
 
 
 def read_passphrase(file: Path | None, *, confirm: bool = False) -> str:
@@ -80,7 +82,10 @@ def init(
 ) -> None:
     """Make the sealed key store of a data directory, with random TEST masters."""
     if not test:
-        raise InvalidInput("CEREMONY_NEEDED", "production masters are born in ceremonies, which this version does not have; --test makes TEST keys")
+        raise InvalidInput(
+            "CEREMONY_NEEDED",
+            "production masters are born in ceremonies, which this version does not have; --test makes TEST keys",
+        )
     count = create_test_store(data, read_passphrase(passphrase_file, confirm=True), profile or ["zhengzhou-citizen-card"])
     text = f"{count} TEST master keys made in {data / KEYSTORE}; a production server refuses them"
     output.emit_json({"keys": count, "file": str(data / KEYSTORE), "test": True}) if as_json else output.say(text)
@@ -90,7 +95,10 @@ def init(
 def list_keys(data: Data, passphrase_file: PassphraseFile = None, as_json: Json = False) -> None:
     """Master keys of a store: what they are for, their check values and states; never the keys."""
     custody = open_store(data, read_passphrase(passphrase_file), dev=True)
-    rows = [(r.key_id, str(r.domain), r.algorithm, str(r.level), r.version, str(r.state), r.kcv, "TEST" if r.test else "") for r in custody.inventory()]
+    rows = [
+        (r.key_id, str(r.domain), r.algorithm, str(r.level), r.version, str(r.state), r.kcv, "TEST" if r.test else "")
+        for r in custody.inventory()
+    ]
     names = ("key", "domain", "algorithm", "level", "version", "state", "kcv", "mark")
     if as_json:
         output.emit_json({"keys": [dict(zip(names, row, strict=True)) for row in rows]})

@@ -15,15 +15,6 @@ from citycard.v1.stock_pb2_grpc import StockServiceStub
 from engine.cli import client, output
 from engine.cli.job import Json, Server
 
-app = typer.Typer(help="Blanks: received, issued to stations, returned, counted.", no_args_is_help=True)
-scrap = typer.Typer(help="Scrapped pieces and their destruction by two people.", no_args_is_help=True)
-sample = typer.Typer(help="Quality samples.", no_args_is_help=True)
-
-Lot = Annotated[str, typer.Argument(help="Lot of blanks, as the maker names it.")]
-Station = Annotated[str, typer.Argument(help="Station id.")]
-Count = Annotated[int, typer.Argument(min=1, help="How many.")]
-By = Annotated[str, typer.Option("--by", help="Who does it.", default_factory=lambda: _user(), show_default=False)]
-
 
 def _user() -> str:
     try:
@@ -32,18 +23,37 @@ def _user() -> str:
         return ""
 
 
+app = typer.Typer(help="Blanks: received, issued to stations, returned, counted.", no_args_is_help=True)
+scrap = typer.Typer(help="Scrapped pieces and their destruction by two people.", no_args_is_help=True)
+sample = typer.Typer(help="Quality samples.", no_args_is_help=True)
+
+Lot = Annotated[str, typer.Argument(help="Lot of blanks, as the maker names it.")]
+Station = Annotated[str, typer.Argument(help="Station id.")]
+Count = Annotated[int, typer.Argument(min=1, help="How many.")]
+By = Annotated[str, typer.Option("--by", help="Who does it.", default_factory=_user, show_default=False)]
+
+
 def _done(text: str, value: dict[str, Any], *, as_json: bool) -> None:
     output.emit_json(value) if as_json else output.say(text)
 
 
 @app.command()
 def receive(
-    lot: Lot, count: Count, server: Server, by: By, chip_type: Annotated[str, typer.Option(help="Chip type of the lot.")] = "ZZC01", as_json: Json = False
+    lot: Lot,
+    count: Count,
+    server: Server,
+    by: By,
+    chip_type: Annotated[str, typer.Option(help="Chip type of the lot.")] = "ZZC01",
+    as_json: Json = False,
 ) -> None:
     """Take blanks of a lot into the store."""
     request = pb.ReceiveStockRequest(lot=lot, chip_type=chip_type, count=count, by=by)
     left = client.ask(server, lambda c: StockServiceStub(c).ReceiveStock(request, timeout=client.DEADLINE_S)).in_store
-    _done(f"{count} blanks of lot {lot} received; {left} in store", {"lot": lot, "received": count, "in_store": left}, as_json=as_json)
+    _done(
+        f"{count} blanks of lot {lot} received; {left} in store",
+        {"lot": lot, "received": count, "in_store": left},
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -51,7 +61,11 @@ def issue(lot: Lot, station: Station, count: Count, server: Server, by: By, as_j
     """Hand blanks from the store to a station."""
     request = pb.IssueStockRequest(lot=lot, station_id=station, count=count, by=by)
     left = client.ask(server, lambda c: StockServiceStub(c).IssueStock(request, timeout=client.DEADLINE_S)).in_store
-    _done(f"{count} blanks of lot {lot} issued to {station}; {left} in store", {"lot": lot, "issued": count, "in_store": left}, as_json=as_json)
+    _done(
+        f"{count} blanks of lot {lot} issued to {station}; {left} in store",
+        {"lot": lot, "issued": count, "in_store": left},
+        as_json=as_json,
+    )
 
 
 @app.command("return")
@@ -67,7 +81,11 @@ def return_(
     """Take unused blanks back from a station, or book set-up pieces."""
     request = pb.ReturnStockRequest(lot=lot, station_id=station, count=count, by=by, kind=kind)
     left = client.ask(server, lambda c: StockServiceStub(c).ReturnStock(request, timeout=client.DEADLINE_S)).in_store
-    _done(f"{count} {kind} pieces of lot {lot} taken back from {station}; {left} in store", {"lot": lot, "in_store": left}, as_json=as_json)
+    _done(
+        f"{count} {kind} pieces of lot {lot} taken back from {station}; {left} in store",
+        {"lot": lot, "in_store": left},
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -102,7 +120,9 @@ def count(
 @app.command()
 def show(server: Server, as_json: Json = False) -> None:
     """Stock by lot and station, and the reconciliation of all."""
-    value = json.loads(client.ask(server, lambda c: StockServiceStub(c).GetStock(pb.GetStockRequest(), timeout=client.DEADLINE_S)).stock_json)
+    value = json.loads(
+        client.ask(server, lambda c: StockServiceStub(c).GetStock(pb.GetStockRequest(), timeout=client.DEADLINE_S)).stock_json
+    )
     if as_json:
         output.emit_json(value)
         return
@@ -167,7 +187,9 @@ def list_stations(server: str, *, as_json: bool) -> None:
         output.emit_json(value)
         return
     output.table(
-        ("station", "heads", "transport", "in flight", "stopped because"), [tuple(s.values()) for s in value["stations"]], "no station is connected"
+        ("station", "heads", "transport", "in flight", "stopped because"),
+        [tuple(s.values()) for s in value["stations"]],
+        "no station is connected",
     )
 
 

@@ -26,7 +26,9 @@ def virtual() -> None:
 @app.command()
 def serve(
     vpcd: Annotated[str, typer.Option(help="HOST:PORT of a vpcd slot, e.g. 127.0.0.1:35963.")],
-    data: Annotated[Path | None, typer.Option(help="Directory of chips, e.g. a demo station's hopper/chips; default: a fresh TEST blank.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory of chips, e.g. a demo station's hopper/chips; default: a fresh TEST blank.")
+    ] = None,
     card: Annotated[str, typer.Option(help="Chip id in that directory.")] = "",
     as_json: Json = False,
 ) -> None:

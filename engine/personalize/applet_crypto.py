@@ -5,24 +5,27 @@ Keys are 16-byte buffers that the caller owns; nothing here keeps one. All value
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Final, TypeAlias, cast
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
-from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm
 from cryptography.hazmat.primitives.ciphers.algorithms import AES, SM4
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 
 from engine.profiles.model import Algorithm
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+# The library takes any buffer; its type hints say bytes only.
+_des3, _sm4, _aes = (cast("Callable[[Buffer], CipherAlgorithm]", algorithm) for algorithm in (TripleDES, SM4, AES))
 BLOCK: Final = {"3des": 8, "sm4": 16, "aes": 16}
 
 
-def _cipher(algorithm: Algorithm, key: Buffer) -> TripleDES | SM4 | AES:
+def _cipher(algorithm: Algorithm, key: Buffer) -> CipherAlgorithm:
     if algorithm == "3des":
         # K || K[:8]: the two-key form, which the library wants written out (KL, KR, KL)
-        return TripleDES(bytearray(key) + bytearray(key[:8]))
-    return SM4(key) if algorithm == "sm4" else AES(key)
+        return _des3(bytearray(key) + bytearray(key[:8]))
+    return _sm4(key) if algorithm == "sm4" else _aes(key)
 
 
 def ecb(algorithm: Algorithm, key: Buffer, blocks: bytes) -> bytes:
@@ -36,25 +39,25 @@ def pad80(message: bytes, block: int) -> bytes:
     return message + b"\x80" + bytes(-(len(message) + 1) % block)
 
 
-def _cbc_last(cipher: TripleDES | SM4, message: bytes, block: int) -> bytes:
+def _cbc_last(cipher: CipherAlgorithm, message: bytes, block: int) -> bytes:
     encryptor = Cipher(cipher, CBC(bytes(block))).encryptor()
     return (encryptor.update(message) + encryptor.finalize())[-block:]
 
 
 def des_cbc_mac(key8: Buffer, message: bytes) -> bytes:
     """Single-DES CBC-MAC over pad80, zero IV: 8 bytes. DES is 3DES with one key three times."""
-    return _cbc_last(TripleDES(bytearray(key8) * 3), pad80(message, 8), 8)
+    return _cbc_last(_des3(bytearray(key8) * 3), pad80(message, 8), 8)
 
 
 def sm4_cbc_mac(key: Buffer, message: bytes) -> bytes:
     """SM4 CBC-MAC over pad80, zero IV: 16 bytes."""
-    return _cbc_last(SM4(key), pad80(message, 16), 16)
+    return _cbc_last(_sm4(key), pad80(message, 16), 16)
 
 
 def retail_mac(key: Buffer, message: bytes) -> bytes:
     """ISO 9797-1 MAC algorithm 3 over pad80, zero IV: 8 bytes."""
     padded = pad80(message, 8)
-    chain = _cbc_last(TripleDES(bytearray(key[:8]) * 3), padded[:-8], 8) if len(padded) > 8 else bytes(8)
+    chain = _cbc_last(_des3(bytearray(key[:8]) * 3), padded[:-8], 8) if len(padded) > 8 else bytes(8)
     return ecb("3des", key, bytes(a ^ b for a, b in zip(chain, padded[-8:], strict=True)))
 
 
@@ -62,14 +65,14 @@ def invert(message: bytes) -> bytes:
     return bytes(b ^ 0xFF for b in message)
 
 
-def application_cryptogram(algorithm: Literal["3des", "sm4"], key: Buffer, atc: bytes, message: bytes) -> bytes:
+def application_cryptogram(algorithm: Algorithm, key: Buffer, atc: bytes, message: bytes) -> bytes:
     """ARQC under the PBOC session key of this ATC, over CDOL1 data || AIP || ATC || issuer application data: 8 bytes."""
     x = bytes(6) + atc + bytes(6) + invert(atc)
     session = bytearray(ecb(algorithm, key, x))
     return retail_mac(session, message) if algorithm == "3des" else sm4_cbc_mac(session, message)[:8]
 
 
-def load_mac1(algorithm: Literal["3des", "sm4"], key: Buffer, card: bytes, amount: bytes, terminal: bytes) -> bytes:
+def load_mac1(algorithm: Algorithm, key: Buffer, card: bytes, amount: bytes, terminal: bytes) -> bytes:
     """MAC1 of INITIALIZE FOR LOAD: `card` is balance4 || sequence2 || version1 || algorithm1 || random4; result 4 bytes."""
     balance, sequence, random = card[:4], card[4:6], card[8:12]
     x = random + sequence + b"\x80\x00"

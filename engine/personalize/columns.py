@@ -78,7 +78,8 @@ def bcd(text: Bytes2D, length: int, *, right: bool) -> Bytes2D:
             raise InvalidInput("FIELD_TOO_LONG", f"a number has more than {2 * length} digits")
         shared = min(nibbles.shape[1], 2 * length)
         wide[:, :shared] = nibbles[:, :shared]
-    return (wide[:, 0::2] << 4) | wide[:, 1::2]
+    packed: Bytes2D = np.bitwise_or(np.left_shift(wide[:, 0::2], 4), wide[:, 1::2], dtype=np.uint8)
+    return packed
 
 
 def cut_gb(matrix: Bytes2D, length: int) -> Bytes2D:

@@ -27,10 +27,9 @@ def card_factors(key: CardKey, columns: Mapping[str, Column]) -> Bytes2D:
         return as_matrix(columns["chip_serial"])
     if kind == "serial":
         digits = as_matrix(columns[f"{name}_serial"])[:, -16:] - ord("0")
-        return (digits[:, 0::2] << 4) | digits[:, 1::2]
+        return np.bitwise_or(np.left_shift(digits[:, 0::2], 4), digits[:, 1::2], dtype=np.uint8)
     if kind == "pan-psn":
-        option = "a" if key.method == "emv-a" else "b"
-        return emv_y(columns["pan"], columns["psn"], option)
+        return emv_y(columns["pan"], columns["psn"], "a" if key.method == "emv-a" else "b")
     raise InvalidInput("FACTOR_INVALID", f"{key.label}: unknown card factor {key.card_factor!r}")
 
 
@@ -107,4 +106,4 @@ def build_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys:
 def image_digest(image: Bytes2D, digest_key: SecretBytes) -> bytes:
     """Keyed digest of one image: what INTENT stores. Keyed, so that the ledger holds nothing a guess could be tried against."""
     with digest_key.reveal() as key:
-        return hashlib.blake2b(memoryview(np.ascontiguousarray(image)), key=bytes(key)[:64], digest_size=32).digest()
+        return hashlib.blake2b(np.ascontiguousarray(image).data, key=bytes(key)[:64], digest_size=32).digest()

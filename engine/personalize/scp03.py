@@ -165,7 +165,7 @@ class Scp03Session:
         self._chain = _cmac(self._mac, self._chain + header)
         return header + self._chain[:MAC_LEN]
 
-    def wrap(  # noqa: PLR0917 - the fields of an APDU in their order
+    def wrap(
         self, cla: int, ins: int, p1: int, p2: int, data: BytesLike = b"", le: int | None = None
     ) -> bytes:
         """A secured command (Amendment D 6.2.4, 6.2.6). `le` is kept if given (256 and 0 are 00). At level 00 the plain command.

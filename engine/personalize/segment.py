@@ -39,7 +39,8 @@ def to_slab(items: Sequence[bytes]) -> bytes:
 
 def from_slab(slab: bytes) -> list[bytes]:
     """The items of a slab; Corrupt SLAB_INVALID when lengths do not add up."""
-    items, at = [], 0
+    items: list[bytes] = []
+    at = 0
     while at < len(slab):
         end = at + 2 + int.from_bytes(slab[at : at + 2], "big")
         if at + 2 > len(slab) or end > len(slab):
@@ -66,5 +67,7 @@ def answers_of(segment: Segment, slab: bytes) -> list[Answer]:
             raise Corrupt("ANSWER_UNEXPECTED", f"command {index} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
         answers.append(Answer(response[:-2], sw))
     if len(answers) != len(segment.commands):
-        raise Corrupt("ANSWERS_MISSING", f"{len(answers)} answers to {len(segment.commands)} commands of segment {segment.sequence}")
+        raise Corrupt(
+            "ANSWERS_MISSING", f"{len(answers)} answers to {len(segment.commands)} commands of segment {segment.sequence}"
+        )
     return answers

@@ -45,7 +45,7 @@ class CardMaterial:
     image: Bytes2D
 
     def key(self, index: int) -> memoryview:
-        return memoryview(np.ascontiguousarray(self.keys[index]))
+        return np.ascontiguousarray(self.keys[index]).data
 
 
 def equal(what: str, expected: bytes) -> Callable[[bytes], None]:
@@ -73,7 +73,9 @@ def of_length(what: str, length: int) -> Callable[[bytes], None]:
 def read_step(read: ReadCheck, material: CardMaterial) -> Step:
     """READ RECORD, or READ BINARY of a transparent file, and the exact content that personalization wrote."""
     what = f"{read.application} file {read.sfi:02X}" + (f" record {read.record}" if read.record else "")
-    command = bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
+    command = (
+        bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
+    )
     return Step(command, equal(what, material.image[read.start : read.end].tobytes()))
 
 
@@ -92,8 +94,7 @@ def load_step(load: Load, index: int, key: CardKey, material: CardMaterial) -> S
 
     def check(answer: bytes) -> None:
         of_length(what, 16)(answer)
-        algorithm = "3des" if key.algorithm == "3des" else "sm4"
-        equal(what, load_mac1(algorithm, material.key(index), answer[:12], amount, terminal))(answer[12:])
+        equal(what, load_mac1(key.algorithm, material.key(index), answer[:12], amount, terminal))(answer[12:])
 
     command = b"\x80\x50\x00\x02\x0b" + bytes.fromhex(load.key_index) + amount + terminal + b"\x10"
     return Step(command, check, key.label)
@@ -104,7 +105,7 @@ def generate_ac_steps(
 ) -> list[Step]:
     """GET PROCESSING OPTIONS and GENERATE AC for an ARQC (EMV Book 3): the trace it leaves is one ATC."""
     key = compiled.keys[index]
-    algorithm = "3des" if key.algorithm == "3des" else "sm4"
+    algorithm = key.algorithm
     gpo_id, iad_id = ("9104", "9200") if algorithm == "3des" else ("9105", "9201")
     options = _value(compiled, material, application.name, gpo_id)
     iad = _value(compiled, material, application.name, iad_id)

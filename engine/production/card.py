@@ -142,8 +142,7 @@ class CardInMaking:
         for applet in self.compiled.applets:
             target = b"\x00\x00" + bytes([len(applet.aid)]) + applet.aid + b"\x00\x00\x00"
             commands.append(session.wrap(0x80, 0xE6, 0x20, 0x00, target, None))
-            for c in applet.commands:
-                commands.append(session.wrap(0x80, 0xE2, c.p1, c.p2, stream[c.start : c.end], None))
+            commands += [session.wrap(0x80, 0xE2, c.p1, c.p2, stream[c.start : c.end], None) for c in applet.commands]
         commands.append(session.wrap(0x80, 0xD8, int(self.profile.channel.transport.kvn, 16), 0x81, self._put_key(session, issuer), None))
         commands.append(session.wrap(0x80, 0xF0, 0x80, 0x0F, b"", None))
         self._wrapped = len(commands)
@@ -162,7 +161,7 @@ class CardInMaking:
             for offset, length in self.compiled.spans:
                 if length != 16:
                     row[offset : offset + length] = np.frombuffer(session.dek_encrypt(row[offset : offset + length].tobytes()), np.uint8)
-            return row.tobytes()
+            return bytes(row)
         finally:
             row[:] = 0
 

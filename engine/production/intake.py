@@ -77,11 +77,14 @@ class Taken:
 def take_in(ledger: Ledger, upload: Upload, hash_key: SecretBytes) -> Taken:
     """Reads the spooled file and stores good lines and rejects. Blocks; run it in a thread. Raises what the order reader raises."""
 
-    def issued(persons: Sequence[bytes], cards: Sequence[bytes]) -> tuple[Mapping[bytes, object], Mapping[bytes, bytes]]:
-        people, numbers = ledger.read(lambda conn: lines.issued(conn, persons, cards))
+    def issued(person_hashes: Sequence[bytes], card_hashes: Sequence[bytes]) -> tuple[Mapping[bytes, object], Mapping[bytes, bytes]]:
+        people, numbers = ledger.read(lambda conn: lines.issued(conn, person_hashes, card_hashes))
         return people, {card: person for card, (person, _) in numbers.items()}
 
-    with SpoolReader(upload.writer.path, upload.data_key.reveal()) as reader, JobSeal(upload.data_key.reveal(), upload.job_id) as seal:
+    with (
+        SpoolReader(upload.writer.path, upload.data_key.reveal()) as reader,
+        JobSeal(upload.data_key.reveal(), upload.job_id) as seal,
+    ):
         source = OrderSource(reader, encoding=upload.encoding)
         for batch in read_orders(source, Rules(), hash_key.reveal(), issued):
             _store(ledger, upload.job_id, seal, batch)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,38 +18,13 @@ from engine.ledger.tx import Tx
 from engine.production import intake, reports
 from engine.production.context import Context
 from engine.production.line import Line
+from engine.production.views import JobView
 from keys.errors import CitycardError, Conflict, InvalidInput, Precondition
 
 log = structlog.get_logger("jobs")
 
 WATCH_S: Final = 0.25
 DEFAULT_PRIORITY: Final = 5
-
-
-@dataclass(frozen=True)
-class JobView:
-    """A job as people and programs see it."""
-
-    job_id: str
-    profile: str
-    kind: str
-    priority: int
-    due_us: int | None
-    state: str
-    created_us: int
-    started_us: int | None
-    ended_us: int | None
-    lines: int
-    accepted: int
-    rejected: int
-    good: int
-    in_flight: int
-    scrapped: int
-    blanks_rejected: int
-    cancelled: int
-    remaining: int
-    waiting_for: str
-    encoding: str
 
 
 class JobDesk:
@@ -71,7 +46,15 @@ class JobDesk:
                 await self._line.job_running(job)
 
     async def create(
-        self, *, idempotency_key: str, profile: str, kind: str, priority: int, due_us: int | None, submitted_by: str, file_name: str
+        self,
+        *,
+        idempotency_key: str,
+        profile: str,
+        kind: str,
+        priority: int,
+        due_us: int | None,
+        submitted_by: str,
+        file_name: str,
     ) -> tuple[JobView, bool]:
         """Makes a job, or returns the one made with this key before."""
         if not idempotency_key:
@@ -226,7 +209,7 @@ class JobDesk:
             return f"scrapped pieces of {waiting} lines must be recorded as destroyed before they can be made again"
         return self._line.why_idle(job.job_id)
 
-    async def list(self) -> list[JobView]:
+    async def all_jobs(self) -> list[JobView]:
         """All jobs, oldest first."""
         return [await self.view(job.job_id) for job in await self._ledger.aread(jobs.list_jobs)]
 
@@ -254,7 +237,7 @@ class JobDesk:
         await self._job(job_id)
         after = 0
         while True:
-            found = await self._ledger.aread(lambda conn, a=after: lines.rejects(conn, job_id, a, page))
+            found = await self._ledger.aread(partial(lines.rejects, job_id=job_id, after=after, limit=page))
             if not found:
                 return
             after = found[-1].reject_id
@@ -266,7 +249,7 @@ class JobDesk:
         buffer = bytearray(reports.RESULTS_HEADING)
         after = -1
         while True:
-            found = await self._ledger.aread(lambda conn, a=after: lines.results(conn, job_id, a, 1000))
+            found = await self._ledger.aread(partial(lines.results, job_id=job_id, after_line=after, limit=1000))
             if not found:
                 break
             after = found[-1].line_no

@@ -10,80 +10,30 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 import structlog
 
-from engine.dispatch.dispatcher import Assignment, Dispatcher, JobInfo, StationInfo
+from engine.dispatch.dispatcher import Assignment, Dispatcher, StationInfo
+from engine.dispatch.queues import JobInfo
 from engine.ledger import attempts, jobs, lines
-from engine.ledger.attempts import Attempt
 from engine.ledger.states import JOB_ENDED, AttemptState, ScrapReason
 from engine.ledger.tx import Tx
-from engine.orders.pii import JobSeal
-from engine.orders.records import decode_records
-from engine.personalize.columns import Column
 from engine.personalize.segment import Segment
 from engine.personalize.verification import proofs
-from engine.production.card import CardInMaking, identity_of, lease_commands
-from engine.production.context import Context, attempt_columns
+from engine.production.card import CardInMaking, lease_commands
+from engine.production.cardroom import CardRoom
+from engine.production.context import Context
+from engine.production.settlement import Settlement, scrap_reason
+from engine.production.stationlink import Link, Run, StationHello
 from keys.errors import CitycardError, Conflict, Corrupt, Denied, NotFound, Precondition
 
 log = structlog.get_logger("line")
 
 LOW_WATER: Final = 64
 REFILL: Final = 512
-# A chip whose cryptogram was wrong this often is never tried again: it may lock, or is somebody else's.
-CRYPTOGRAM_TRIES: Final = 2
 SWEEP_S: Final = 1.0
-
-
-class Link(Protocol):
-    """The way to one station. Calls queue a message and return."""
-
-    def lease(self, token: int, commands: list[bytes], lease_ms: int) -> None: ...
-    def segment(self, token: int, segment: Segment) -> None: ...
-    def print_card(self, token: int) -> None: ...
-    def eject(self, token: int, bin_name: str, reason: str, head: int = 0) -> None: ...
-    def hold(self, reason: str, *, resume: bool) -> None: ...
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class FoundPiece:
-    """What a station found in a head when its stream began (see station.proto)."""
-
-    token: int
-    kdd: bytes
-    step: str
-    sequence: int
-    responses: bytes
-    bin: str
-    head: int
-
-
-@dataclass(frozen=True)
-class StationHello:
-    """Who connects, with what, and what lies in its heads."""
-
-    station_id: str
-    chip_types: tuple[str, ...]
-    heads: int
-    software: str
-    transport: str
-    found: list[FoundPiece]
-
-
-@dataclass
-class Run:
-    """One attempt under way at a connected station."""
-
-    attempt: Attempt
-    profile: str
-    station_id: str
-    card: CardInMaking | None = None
-    encoded: bool = False
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Line:
@@ -97,7 +47,8 @@ class Line:
         self._runs: dict[int, Run] = {}
         self._last_line: dict[str, int] = {}
         self._pumping = asyncio.Lock()
-        self._seals: dict[str, JobSeal] = {}
+        self._cards = CardRoom(context)
+        self._settlement = Settlement(self, context, self._cards)
         self.draining = False
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
@@ -106,7 +57,7 @@ class Line:
         """A job may be worked on from now on; called at start, resume and after a restart of the server."""
         profile = self._context.profile(job.profile).profile
         if self._dispatch.has_job(job.job_id):
-            self._dispatch.resume_job(job.job_id)
+            self._dispatch.resume(job.job_id)
         else:
             self._dispatch.add_job(JobInfo(job.job_id, job.priority, job.due_us, job.profile, profile.chip.chip_type))
         self._last_line[job.job_id] = 0
@@ -115,19 +66,19 @@ class Line:
     async def job_stopped(self, job_id: str, *, gone: bool) -> None:
         """No new cards: paused, or gone for good. Cards before INTENT go back; the others run to their end."""
         if gone:
-            self._dispatch.remove_job(job_id)
+            self._dispatch.remove(job_id)
             self._last_line.pop(job_id, None)
         elif self._dispatch.has_job(job_id):
-            self._dispatch.pause_job(job_id)
+            self._dispatch.pause(job_id)
         for token, run in list(self._runs.items()):
             if run.attempt.job_id == job_id and run.card is None:
-                await self._release(run, token, "job-stopped")
+                await self.release(run, token, "job-stopped")
 
     async def _refill(self) -> None:
         for job_id in list(self._last_line):
             while self._dispatch.wants_lines(job_id, LOW_WATER):
                 after = self._last_line[job_id]
-                found = await self._ledger.aread(lambda conn, j=job_id, a=after: lines.ready(conn, j, a, REFILL))
+                found = await self._ledger.aread(partial(lines.ready, job_id=job_id, after_line=after, limit=REFILL))
                 if not found:
                     break
                 self._last_line[job_id] = found[-1]
@@ -168,7 +119,7 @@ class Line:
         held = self._links.get(assignment.station_id)
         run = Run(attempt, job.profile, assignment.station_id)
         if held is None:
-            await self._release(run, attempt.token, "station-gone")
+            await self.release(run, attempt.token, "station-gone")
             return
         self._runs[attempt.token] = run
         compiled = self._context.compiled_for(job.profile, 19)
@@ -184,10 +135,10 @@ class Line:
         self._dispatch.station_on(StationInfo(hello.station_id, frozenset(), frozenset(hello.chip_types), hello.heads))
         found = {piece.token: piece for piece in hello.found if piece.token}
         for attempt in await self._ledger.aread(lambda conn: attempts.open_attempts(conn, hello.station_id)):
-            await self._settle(link, attempt, found.pop(attempt.token, None))
+            await self._settlement.settle(link, attempt, found.pop(attempt.token, None))
         for piece in hello.found:
             if piece.token == 0 or piece.token in found:
-                await self._unknown_piece(link, piece)
+                await self._settlement.unknown_piece(link, piece)
         log.info("station connected", station=hello.station_id, heads=hello.heads, transport=hello.transport, found=len(hello.found))
 
     async def disconnected(self, station_id: str, link: Link) -> None:
@@ -207,76 +158,6 @@ class Line:
         self._dispatch.credit(station_id, count)
         await self.pump()
 
-    async def _settle(self, link: Link, attempt: Attempt, piece: FoundPiece | None) -> None:
-        """One open attempt of a station that came back: what the ledger says, what the station holds."""
-        token = attempt.token
-        job = await self._ledger.aread(lambda conn: jobs.get(conn, attempt.job_id))
-        run = Run(attempt, job.profile, attempt.station_id)
-        if attempt.state in ("RESERVED", "PRESENTED"):
-            await self._release(run, token, "station-back", eject=piece is not None and piece.step != "ejected")
-            if piece is not None and piece.step == "ejected":
-                await self._note_piece(token, piece.bin)
-        elif attempt.state in ("GOOD", "HELD"):
-            if piece is None:
-                await self._quietly(lambda tx: attempts.held(tx, token))
-            elif piece.step == "ejected":
-                await self.stacked(token, piece.bin)
-            else:
-                self._runs[token] = run
-                link.eject(token, "good", "")
-        elif piece is None or piece.step == "ejected":
-            await self._scrap(run, token, ScrapReason.TORN, "the piece left the head before it was finished", eject=False)
-            if piece is not None:
-                await self._note_piece(token, piece.bin)
-        else:
-            self._runs[token] = run
-            await self._continue(link, run, piece)
-
-    async def _continue(self, link: Link, run: Run, piece: FoundPiece) -> None:
-        """Goes on with a card in a head after the engine or the station restarted, where that is safe; else scraps it."""
-        attempt = run.attempt
-        token = attempt.token
-        try:
-            if piece.kdd and piece.kdd.hex().upper() != attempt.chip_id:
-                raise Corrupt("CHIP_CHANGED", "another chip lies in the head than the one this attempt was given to")
-            if attempt.state in ("VERIFIED", "PRINTED"):
-                await self._finish_print(link, run, piece)
-                return
-            card = await self._rebuild(run)
-            if attempt.state == "INTENT":
-                if piece.sequence != 1 or piece.step != "played":
-                    raise Corrupt("TORN", "the personalization was cut off and its answers are not known")
-                card.personalization_again(piece.responses)
-                await self._ledger.write(lambda tx: attempts.encoded(tx, token))
-            run.encoded = True
-            link.segment(token, card.reopen())
-        except CitycardError as error:
-            await self._scrap(run, token, _scrap_reason(error), error.message)
-
-    async def _finish_print(self, link: Link, run: Run, piece: FoundPiece) -> None:
-        if run.attempt.state == "PRINTED" or piece.step == "printed":
-            await self.printed(run.attempt.token, ok=True, detail="")
-        elif piece.step == "printing":
-            await self._scrap(run, run.attempt.token, ScrapReason.PRINT_FAILED, "printing was cut off: the face may be half printed")
-        else:
-            link.print_card(run.attempt.token)
-
-    async def _unknown_piece(self, link: Link, piece: FoundPiece) -> None:
-        """A piece whose attempt is over, or that nobody leased: out of the head, to the bin its record asks for."""
-        if piece.step == "ejected":
-            if piece.token:
-                await self._note_piece(piece.token, piece.bin)
-            return
-        attempt = None
-        if piece.token:
-            attempt = await self._ledger.aread(lambda conn: attempts.by_token(conn, piece.token))
-        untouched = attempt is None or attempt.state == "RELEASED"
-        if attempt is not None and attempt.state in ("STACKED", "GOOD"):
-            link.eject(piece.token, "good", "", piece.head)
-            return
-        reason = "blank found in the head" if untouched else "the card was given up while the station was away"
-        link.eject(piece.token, "returned" if untouched else "reject", reason, piece.head)
-
     # -- one card ------------------------------------------------------------------------------------------------------
 
     async def presented(self, token: int, atr: bytes, cplc: bytes, response: bytes) -> None:
@@ -287,89 +168,15 @@ class Line:
             return
         async with run.lock:
             try:
-                card = await self._prepare(run, token, atr, cplc, response)
-            except (Denied, Corrupt) as error:
-                await self._reject_blank(run, token, error)
-                return
-            except Conflict as error:
+                card = await self._cards.prepare(run, atr, cplc, response)
+            except (Denied, Corrupt, Conflict) as error:
                 await self._reject_blank(run, token, error)
                 return
             except CitycardError as error:
-                await self._release(run, token, error.reason.lower(), error.message)
+                await self.release(run, token, error.reason.lower(), error.message)
                 return
             run.card = card
             self._link_of(run).segment(token, card.personalization())
-
-    async def _prepare(self, run: Run, token: int, atr: bytes, cplc: bytes, response: bytes) -> CardInMaking:
-        attempt = run.attempt
-        order, digits = await self._order(attempt)
-        compiled = self._context.compiled_for(run.profile, digits)
-        profile = compiled.loaded.profile
-        claim = identity_of(response, int(profile.channel.transport.kvn, 16))
-        if await self._ledger.aread(lambda conn: attempts.chip_tries(conn, claim.chip_id)) >= CRYPTOGRAM_TRIES:
-            raise Denied("CHIP_QUARANTINED", f"chip {claim.chip_id} failed to prove its keys {CRYPTOGRAM_TRIES} times")
-        card = CardInMaking(compiled, self._context.custody, token)
-        try:
-            try:
-                identity = card.open(attempt.host_challenge, response)
-            except Denied:
-                await self._ledger.write(lambda tx: attempts.cryptogram_failed(tx, token, claim.chip_id))
-                raise
-            sighting = await self._ledger.write(lambda tx: _present(tx, attempt, identity.chip_id, atr, cplc, response))
-            if not sighting.usable:
-                raise Conflict("CHIP_USED", f"chip {identity.chip_id} is not a fresh blank: {sighting.verdict}")
-            serials = {pool.name: self._context.serials.draw(pool.name) for pool in profile.serials}
-            remake = next((a.remake_psn for a in profile.applications if a.remake_psn), "next")
-            psn = await self._ledger.aread(lambda conn: attempts.psn_for(conn, attempt.job_id, attempt.line_no, remake))
-            columns = attempt_columns(profile, order, serials, psn, identity.serial)
-            digest = card.prepare(columns)
-            await self._ledger.write(
-                lambda tx: attempts.intent(
-                    tx,
-                    token,
-                    chip_id=identity.chip_id,
-                    host_challenge=attempt.host_challenge,
-                    initialize_update_response=response,
-                    kvn=identity.kvn,
-                    profile_hash=compiled.loaded.sha256,
-                    image_digest=digest,
-                    serials=serials,
-                    psn=psn,
-                    max_chip_us=profile.chip.max_chip_time_s * 1_000_000,
-                )
-            )
-        except BaseException:
-            card.close()
-            raise
-        return card
-
-    async def _order(self, attempt: Attempt) -> tuple[dict[str, Column], int]:
-        """The order line's columns, decrypted just in time, and the length of its PAN."""
-        if attempt.job_id not in self._seals:
-            job = await self._ledger.aread(lambda conn: jobs.get(conn, attempt.job_id))
-            if job.pii_key_wrapped is None:
-                raise Precondition("DATA_DESTROYED", f"the personal data of job {attempt.job_id} was destroyed")
-            with self._context.custody.unwrap_data_key(job.pii_key_wrapped) as key:
-                self._seals[attempt.job_id] = JobSeal(key.reveal(), attempt.job_id)
-        blob = await self._ledger.aread(lambda conn: lines.get_blob(conn, attempt.job_id, attempt.line_no))
-        columns = decode_records([self._seals[attempt.job_id].open_row(attempt.line_no, blob)])
-        return dict(columns), len(columns["pan"][0])
-
-    async def _rebuild(self, run: Run) -> CardInMaking:
-        """The card of an attempt past INTENT, from the ledger's facts alone."""
-        attempt = run.attempt
-        order, digits = await self._order(attempt)
-        compiled = self._context.compiled_for(run.profile, digits)
-        if compiled.loaded.sha256 != attempt.profile_hash:
-            raise Corrupt("PROFILE_CHANGED", f"profile {run.profile} changed since this card was begun")
-        serials = await self._ledger.aread(lambda conn: attempts.serials_of(conn, attempt.attempt_id))
-        card = CardInMaking(compiled, self._context.custody, attempt.token)
-        response = attempt.initialize_update_response or b""
-        identity = identity_of(response, int(compiled.loaded.profile.channel.transport.kvn, 16))
-        columns = attempt_columns(compiled.loaded.profile, order, serials, attempt.psn or 0, identity.serial)
-        card.rebuild(attempt.host_challenge, response, columns, attempt.image_digest or b"")
-        run.card = card
-        return card
 
     async def not_presented(self, token: int, reason: str, detail: str) -> None:
         """No chip answered as a blank does: an empty feeder and a broken reader cost nothing, a dead chip is rejected."""
@@ -377,7 +184,7 @@ class Line:
         if run is None:
             await self._stray(token)
         elif reason in ("no-blank", "reader"):
-            await self._release(run, token, reason, detail)
+            await self.release(run, token, reason, detail)
             if reason == "reader":
                 self._outcome(run, reason)
         else:
@@ -394,8 +201,8 @@ class Line:
             try:
                 await self._advance(run, run.card, token, slab, stopped)
             except CitycardError as error:
-                reason = ScrapReason.TORN if stopped == "CHIP_GONE" else _scrap_reason(error)
-                await self._scrap(run, token, reason, error.message)
+                reason = ScrapReason.TORN if stopped == "CHIP_GONE" else scrap_reason(error)
+                await self.scrap(run, token, reason, error.message)
 
     async def _advance(self, run: Run, card: CardInMaking, token: int, slab: bytes, stopped: str) -> None:
         if stopped in ("CHIP_GONE", "READER_GONE"):
@@ -425,7 +232,7 @@ class Line:
             await self._stray(token)
             return
         if not ok:
-            await self._scrap(run, token, ScrapReason.PRINT_FAILED, detail)
+            await self.scrap(run, token, ScrapReason.PRINT_FAILED, detail)
             return
 
         def finish(tx: Tx) -> None:
@@ -446,33 +253,33 @@ class Line:
     async def stacked(self, token: int, bin_name: str) -> None:
         """The piece was seen falling: the attempt's last word, whatever the bin."""
         run = self._runs.get(token)
-        await self._note_piece(token, bin_name)
+        await self.note_piece(token, bin_name)
         if run is not None:
             self._forget(token)
             if bin_name == "good":
                 self._dispatch.line_done(run.attempt.job_id, run.attempt.line_no)
             await self._note_end(run.attempt.job_id)
 
-    async def _note_piece(self, token: int, bin_name: str) -> None:
-        await self._quietly(lambda tx: attempts.stacked(tx, token, bin_name))
+    async def note_piece(self, token: int, bin_name: str) -> None:
+        await self.quietly(lambda tx: attempts.stacked(tx, token, bin_name))
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
-    async def _release(self, run: Run, token: int, why: str, detail: str = "", *, eject: bool = True) -> None:
+    async def release(self, run: Run, token: int, why: str, detail: str = "", *, eject: bool = True) -> None:
         """Before INTENT: the line waits again, the blank goes back to stock. `why` is a short fixed word."""
-        await self._quietly(lambda tx: attempts.release(tx, token, why, detail))
+        await self.quietly(lambda tx: attempts.release(tx, token, why, detail))
         self._give_back(run)
         self._eject(run, token, "returned", detail or why, eject=eject)
 
     async def _reject_blank(self, run: Run, token: int, error: CitycardError) -> None:
-        await self._quietly(lambda tx: attempts.blank_rejected(tx, token, error.reason, error.message))
+        await self.quietly(lambda tx: attempts.blank_rejected(tx, token, error.reason, error.message))
         log.warning("blank rejected", station=run.station_id, reason=error.reason, detail=error.message)
         self._give_back(run)
         self._outcome(run, "blank-rejected")
         self._eject(run, token, "reject", error.message)
 
-    async def _scrap(self, run: Run, token: int, reason: ScrapReason, detail: str, *, eject: bool = True) -> None:
-        await self._quietly(lambda tx: attempts.scrap(tx, token, reason, detail))
+    async def scrap(self, run: Run, token: int, reason: ScrapReason, detail: str, *, eject: bool = True) -> None:
+        await self.quietly(lambda tx: attempts.scrap(tx, token, reason, detail))
         log.warning("card scrapped", station=run.station_id, token=token, reason=reason, detail=detail)
         self._give_back(run)
         self._outcome(run, reason.value)
@@ -514,7 +321,7 @@ class Line:
             untouched = attempt.state == "RELEASED"
             held[0].eject(token, "returned" if untouched else "reject", "this card was given up meanwhile")
 
-    async def _quietly(self, function: Callable[[Tx], object]) -> None:
+    async def quietly(self, function: Callable[[Tx], object]) -> None:
         """A write that may come too late: the ledger's state then already says what happened."""
         try:
             await self._ledger.write(function)
@@ -525,9 +332,9 @@ class Line:
         """Lets go of a job that the ledger found at its end."""
         job = await self._ledger.aread(lambda conn: jobs.get(conn, job_id))
         if job.state in JOB_ENDED and job_id in self._last_line:
-            self._dispatch.remove_job(job_id)
+            self._dispatch.remove(job_id)
             del self._last_line[job_id]
-            self._seals.pop(job_id, None)
+            self._cards.forget_job(job_id)
             log.info("job ended", job=job_id, state=job.state.value)
 
     async def line_back(self, job_id: str, line_no: int) -> None:
@@ -574,9 +381,13 @@ class Line:
                 self._outcome(run, "torn")
         await self.pump()
 
+    def under_way(self, run: Run) -> None:
+        """Takes a card into hand again."""
+        self._runs[run.attempt.token] = run
+
     def forget_job(self, job_id: str) -> None:
         """The job's personal data is destroyed: its key leaves memory too."""
-        self._seals.pop(job_id, None)
+        self._cards.forget_job(job_id)
 
     def why_idle(self, job_id: str) -> str:
         """Why no station takes a line of a job, in plain words."""
@@ -619,24 +430,8 @@ class Line:
         deadline = asyncio.get_running_loop().time() + grace_s
         for token, run in list(self._runs.items()):
             if run.card is None:
-                await self._release(run, token, "server-stops")
+                await self.release(run, token, "server-stops")
         while self._runs and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
         for link, _ in list(self._links.values()):
             link.close()
-
-
-def _present(tx: Tx, attempt: Attempt, chip_id: str, atr: bytes, cplc: bytes, response: bytes) -> attempts.Sighting:
-    """PRESENTED for a proven chip that is fresh; for any other the sighting alone is recorded."""
-    sighting = attempts.chip_seen(tx, chip_id, attempt.station_id)
-    if sighting.usable:
-        attempts.present(tx, attempt.token, chip_id=chip_id, atr=atr, cplc=cplc, initialize_update_response=response)
-    return sighting
-
-
-def _scrap_reason(error: CitycardError) -> ScrapReason:
-    """The ledger's word for why a card past INTENT failed."""
-    if error.reason in ("VERIFY_FAILED", "CARD_CRYPTOGRAM", "CHIP_CHANGED"):
-        return ScrapReason.VERIFY_FAILED
-    torn = error.reason in ("TORN", "ANSWERS_MISSING", "ANSWER_SHORT", "IMAGE_CHANGED", "PROFILE_CHANGED")
-    return ScrapReason.TORN if torn else ScrapReason.REFUSED

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -17,11 +17,9 @@ from engine.ledger.states import AttemptState, ScrapReason
 from engine.orders.pii import JobSeal
 from engine.orders.records import decode_records
 from engine.personalize.verification import proofs
+from engine.production.views import JobView
 from engine.profiles.compile import CompiledProfile
 from keys.custody import Custody
-
-if TYPE_CHECKING:
-    from engine.production.jobs import JobView
 
 RESULT_COLUMNS: Final = ("line", "card_number", "chip_id", "psn", "attempt", "time", "outcome")
 RESULTS_HEADING: Final = (",".join(RESULT_COLUMNS) + "\r\n").encode()
@@ -101,5 +99,7 @@ def result_rows(found: Sequence[LineResult], custody: Custody, job: jobs.JobRow)
         made = row.attempt_no is not None and row.state.value == "GOOD"
         outcome = "good" if made else row.state.value.lower()
         psn = "" if row.psn is None else f"{row.psn:02d}"
-        writer.writerow((row.line_no, numbers.get(row.line_no, ""), row.chip_id or "", psn, row.attempt_no or "", _time(row.at_us), outcome))
+        writer.writerow(
+            (row.line_no, numbers.get(row.line_no, ""), row.chip_id or "", psn, row.attempt_no or "", _time(row.at_us), outcome)
+        )
     return out.getvalue().encode()

@@ -32,7 +32,7 @@ class Stockroom:
 
     async def take_back(self, lot: str, station_id: str, count: int, by: str, kind: str) -> int:
         """Blanks back from a station, or booked as used up."""
-        return await self._ledger.write(lambda tx: stock.return_(tx, lot, station_id, count, by, kind))
+        return await self._ledger.write(lambda tx: stock.return_(tx, lot, station_id, count, by, kind=kind))
 
     async def count(self, station_id: str, counted: dict[str, int], by: str) -> list[str]:
         """Records a count and compares it; differences in plain words, none when it agrees."""

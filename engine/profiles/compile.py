@@ -7,10 +7,23 @@ template n times, write columns at offsets, write keys and check values at offse
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import pairwise
+from typing import Final, Literal
 
 from engine.profiles.fields import byte_length, items_of, widths
-from engine.profiles.model import Algorithm, Application, Codec, GenerateAc, Item, KeyEntry, KeySet, Load, LoadedProfile, Part, Proof
+from engine.profiles.model import (
+    Algorithm,
+    Application,
+    Codec,
+    GenerateAc,
+    Item,
+    KeyEntry,
+    KeySet,
+    Load,
+    LoadedProfile,
+    Part,
+    Proof,
+)
 from keys.errors import InvalidInput
 
 # Short APDUs: 255 less pad80 to 16 and the 8-byte C-MAC (GPC Amendment D, S8 mode).
@@ -43,7 +56,7 @@ class CardKey:
     method: str
     upper_factors: tuple[bytes, ...]
     card_factor: str
-    parity: str
+    parity: Literal["none", "odd"]
     df: bytes
     kid: int
     purpose: int
@@ -251,7 +264,7 @@ class _Compiler:
             value.append(self._part(application, part))
         return value
 
-    def _part(self, application: Application, part: Part) -> _Value:
+    def _part(self, application: Application, part: Part) -> _Value:  # noqa: PLR0911 - one return for each kind of part
         if part.hex is not None:
             return _Value(bytearray.fromhex(part.hex))
         if part.tlv is not None:
@@ -309,10 +322,8 @@ def pack(blocks: list[tuple[bool, int, int]]) -> list[Command]:
         if runs and runs[-1][0] == encrypted and end - runs[-1][1] <= MAX_PLAIN:
             runs[-1] = (encrypted, runs[-1][1], end)
             continue
-        while end - start > MAX_PLAIN:
-            runs.append((encrypted, start, start + MAX_PLAIN))
-            start += MAX_PLAIN
-        runs.append((encrypted, start, end))
+        cuts = [*range(start, end, MAX_PLAIN), end]
+        runs += [(encrypted, first, after) for first, after in pairwise(cuts)]
     commands = [Command(0x60 if encrypted else 0, i & 0xFF, start, end) for i, (encrypted, start, end) in enumerate(runs)]
     last = commands[-1]
     commands[-1] = Command(last.p1 | 0x80, last.p2, last.start, last.end)

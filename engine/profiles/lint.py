@@ -68,7 +68,9 @@ def _header(profile: Profile) -> Iterator[Finding]:
     if i & 1:
         yield Finding("error", "channel-s16", "channel.i", "S16 mode is not supported: cards in the field answer S8")
     elif profile.channel.level not in LEVELS.get(profile.channel.i, ()):
-        yield Finding("error", "channel-level", "channel.level", f"level {profile.channel.level} is not possible with i={profile.channel.i}")
+        yield Finding(
+            "error", "channel-level", "channel.level", f"level {profile.channel.level} is not possible with i={profile.channel.i}"
+        )
     if profile.channel.transport.kvn == profile.channel.issuer.kvn:
         yield Finding("error", "channel-kvn", "channel.issuer.kvn", "issuer keys need another version than the maker's transport keys")
     if profile.channel.transport.master == profile.channel.issuer.master:
@@ -80,7 +82,12 @@ def _header(profile: Profile) -> Iterator[Finding]:
     ):
         for name, count in Counter(names).items():
             if count > 1:
-                yield Finding("error", f"{kind}-twice", "applications" if kind != "serial" else "serials", f"{kind} {name} appears {count} times")
+                yield Finding(
+                    "error",
+                    f"{kind}-twice",
+                    "applications" if kind != "serial" else "serials",
+                    f"{kind} {name} appears {count} times",
+                )
 
 
 def _pools(profile: Profile) -> Iterator[Finding]:
@@ -104,7 +111,12 @@ def _application(profile: Profile, application: Application) -> Iterator[Finding
     checked = Counter(p.kcvs or p.keys for d in application.dgis for p in _flat(d.parts) if p.kcvs or p.layout == "tunion")
     for keyset in application.keysets:
         if loaded[keyset.name] != 1:
-            yield Finding("error", "keyset-loaded", f"{where}.{keyset.name}", f"keys are put on the card {loaded[keyset.name]} times, not once")
+            yield Finding(
+                "error",
+                "keyset-loaded",
+                f"{where}.{keyset.name}",
+                f"keys are put on the card {loaded[keyset.name]} times, not once",
+            )
         if not checked[keyset.name]:
             yield Finding("warning", "keyset-unchecked", f"{where}.{keyset.name}", "no check values go with these keys")
     current, seen = application.aid, set()
@@ -117,7 +129,7 @@ def _application(profile: Profile, application: Application) -> Iterator[Finding
             yield from _part(profile, application, dgi, part)
     yield from _proof_inputs(profile, application)
     if application.domain == "finance" and application.remake_psn is None:
-        yield Finding("error", "remake-psn", where, "a remake keeps the PAN: say remake_psn = \"next\" or \"same\"")
+        yield Finding("error", "remake-psn", where, 'a remake keeps the PAN: say remake_psn = "next" or "same"')
 
 
 def _flat(parts: list[Part]) -> Iterator[Part]:
@@ -140,6 +152,17 @@ def _keyset(profile: Profile, application: Application, keyset: KeySet) -> Itera
         yield Finding("error", "parity", where, "only DES keys have parity")
     if keyset.algorithm == "aes":
         yield Finding("error", "algorithm", where, "dispersion by factors is defined for 3DES and SM4 only")
+    yield from _factors(profile, application, keyset)
+    for entry in entries:
+        wrong = (entry.prove == "internal-authenticate" and entry.purpose != "01") or (
+            entry.prove == "external-authenticate" and entry.purpose not in ("02", "0B")
+        )
+        if wrong:
+            yield Finding("error", "prove", f"{where}.{entry.name}", f"a key of purpose {entry.purpose} cannot be proven by {entry.prove}")
+
+
+def _factors(profile: Profile, application: Application, keyset: KeySet) -> Iterator[Finding]:
+    where = f"{application.name}.{keyset.name}"
     if not keyset.factors:
         yield Finding("error", "factors", where, "at least the card's own factor is needed")
         return
@@ -151,17 +174,16 @@ def _keyset(profile: Profile, application: Application, keyset: KeySet) -> Itera
     last = keyset.factors[-1]
     pools = [f"serial:{p.name}" for p in profile.serials if p.digits >= 16]
     if last not in (*CARD_FACTORS, *pools):
-        yield Finding("error", "card-factor", where, f"{last!r} does not differ from card to card; use one of {', '.join((*CARD_FACTORS, *pools))}")
+        yield Finding(
+            "error",
+            "card-factor",
+            where,
+            f"{last!r} does not differ from card to card; use one of {', '.join((*CARD_FACTORS, *pools))}",
+        )
     if (last == "pan-psn") != keyset.method.startswith("emv"):
         yield Finding("error", "method", where, f"method {keyset.method} does not go with factor {last}")
     if last == "pan-psn" and application.remake_psn == "same":
         yield Finding("warning", "key-repeats", where, "a remake repeats this key: it waits for the scrapped card's recorded destruction")
-    for entry in entries:
-        wrong = (entry.prove == "internal-authenticate" and entry.purpose != "01") or (
-            entry.prove == "external-authenticate" and entry.purpose not in ("02", "0B")
-        )
-        if wrong:
-            yield Finding("error", "prove", f"{where}.{entry.name}", f"a key of purpose {entry.purpose} cannot be proven by {entry.prove}")
 
 
 def _part(profile: Profile, application: Application, dgi: Dgi, part: Part) -> Iterator[Finding]:
@@ -223,6 +245,11 @@ def _costs(compiled: CompiledProfile) -> Iterator[Finding]:
     commands = sum(len(a.commands) for a in compiled.applets)
     use = Counter("proven by use" if k.prove not in ("sample", "kcv-only") else k.prove for k in compiled.keys)
     external = sum(k.prove == "external-authenticate" for k in compiled.keys)
-    yield Finding("info", "round-trips", name, f"{3 + external} round trips a card: identity, personalization, new channel, {external} external keys")
+    yield Finding(
+        "info",
+        "round-trips",
+        name,
+        f"{3 + external} round trips a card: identity, personalization, new channel, {external} external keys",
+    )
     yield Finding("info", "size", name, f"{compiled.image_len} bytes in {commands} STORE DATA commands")
     yield Finding("info", "proof", name, f"{len(compiled.keys)} keys: " + ", ".join(f"{n} {grade}" for grade, n in sorted(use.items())))

@@ -30,7 +30,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of every table: an unknown key is an error, and nothing changes after loading."""
 
 
-class Item(Strict, kw_only=True):
+class Item(Strict, frozen=True, kw_only=True):
     """One piece of text that goes into a field: an order column, a drawn serial, a chip fact, or constant text."""
 
     field: str | None = None
@@ -39,7 +39,7 @@ class Item(Strict, kw_only=True):
     slice: tuple[int, int] | None = None
 
 
-class Part(Strict, kw_only=True):
+class Part(Strict, frozen=True, kw_only=True):
     """One piece of a DGI's value. Exactly one of the kinds is given."""
 
     hex: Hex | None = None
@@ -60,7 +60,7 @@ class Part(Strict, kw_only=True):
     layout: KeyLayout | None = None
 
 
-class FileEntry(Strict, kw_only=True):
+class FileEntry(Strict, frozen=True, kw_only=True):
     """One file of a DF, as the maker's A001 lists it. Access: 00 free, FF never, else the KID to be authenticated."""
 
     fid: HexWord
@@ -71,7 +71,7 @@ class FileEntry(Strict, kw_only=True):
     update: HexByte
 
 
-class Dgi(Strict, kw_only=True):
+class Dgi(Strict, frozen=True, kw_only=True):
     """One data grouping (EMV CPS): number and value."""
 
     id: HexWord
@@ -79,7 +79,7 @@ class Dgi(Strict, kw_only=True):
     parts: list[Part]
 
 
-class KeyEntry(Strict, kw_only=True):
+class KeyEntry(Strict, frozen=True, kw_only=True):
     """One key of a key set: what it is called, how the card names it, and how production proves it."""
 
     name: Name
@@ -92,7 +92,7 @@ class KeyEntry(Strict, kw_only=True):
     master: str | None = None
 
 
-class KeySet(Strict, kw_only=True):
+class KeySet(Strict, frozen=True, kw_only=True):
     """Keys that lie together and descend the same way. Master ids are `<masters>.<key name>`."""
 
     name: Name
@@ -107,7 +107,7 @@ class KeySet(Strict, kw_only=True):
     df: Hex | None = None
 
 
-class GenerateAc(Strict, kw_only=True):
+class GenerateAc(Strict, frozen=True, kw_only=True):
     """What a terminal would send so that the card answers with an ARQC; used by `prove = "generate-ac"`."""
 
     pdol_data: Hex
@@ -115,7 +115,7 @@ class GenerateAc(Strict, kw_only=True):
     keyset: str
 
 
-class Load(Strict, kw_only=True):
+class Load(Strict, frozen=True, kw_only=True):
     """INITIALIZE FOR LOAD: one key index, amount and terminal; used by `prove = "initialize-for-load"`."""
 
     keyset: str
@@ -125,7 +125,7 @@ class Load(Strict, kw_only=True):
     terminal: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{12}$")]
 
 
-class Application(Strict, kw_only=True):
+class Application(Strict, frozen=True, kw_only=True):
     """One applet instance on the chip: its identity, its data, its keys and how they are proven."""
 
     name: Name
@@ -139,7 +139,7 @@ class Application(Strict, kw_only=True):
     remake_psn: Literal["next", "same"] | None = None
 
 
-class ChannelKeys(Strict, kw_only=True):
+class ChannelKeys(Strict, frozen=True, kw_only=True):
     """One set of secure channel keys: the version on the chip and the master they descend from by the chip's KDD."""
 
     kvn: HexByte
@@ -147,7 +147,7 @@ class ChannelKeys(Strict, kw_only=True):
     method: Literal["gp-kdf3"]
 
 
-class Channel(Strict, kw_only=True):
+class Channel(Strict, frozen=True, kw_only=True):
     """The secure channel and what becomes of its keys."""
 
     protocol: Literal["scp03"]
@@ -157,7 +157,7 @@ class Channel(Strict, kw_only=True):
     issuer: ChannelKeys
 
 
-class Chip(Strict, kw_only=True):
+class Chip(Strict, frozen=True, kw_only=True):
     """The blank this profile is made for."""
 
     chip_type: str
@@ -167,7 +167,7 @@ class Chip(Strict, kw_only=True):
     lease_s: Annotated[int, msgspec.Meta(ge=2, le=600)] = 30
 
 
-class SerialPool(Strict, kw_only=True):
+class SerialPool(Strict, frozen=True, kw_only=True):
     """Numbers that go on one card each and are never reused: `prefix` digits, then the number, `digits` in all."""
 
     name: Name
@@ -177,7 +177,7 @@ class SerialPool(Strict, kw_only=True):
     last: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Pin(Strict, kw_only=True):
+class Pin(Strict, frozen=True, kw_only=True):
     """Where a card's PIN comes from, since orders carry none."""
 
     # derived: four to six digits from a keyed function of the attempt; nobody is told; the holder sets one at a counter.
@@ -185,7 +185,7 @@ class Pin(Strict, kw_only=True):
     digits: Annotated[int, msgspec.Meta(ge=4, le=6)] = 6
 
 
-class Profile(Strict, kw_only=True):
+class Profile(Strict, frozen=True, kw_only=True):
     """A whole card."""
 
     schema_version: Literal[1]

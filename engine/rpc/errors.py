@@ -63,7 +63,9 @@ async def answering(context: Context) -> AsyncIterator[None]:
         await _abort(context, error)
 
 
-def answered(handler: Callable[[Service, Request, Context], Awaitable[Response]]) -> Callable[[Service, Request, Context], Awaitable[Response]]:
+def answered(
+    handler: Callable[[Service, Request, Context], Awaitable[Response]],
+) -> Callable[[Service, Request, Context], Awaitable[Response]]:
     """For handlers that return one response: whatever they raise becomes a status."""
 
     @functools.wraps(handler)
@@ -72,7 +74,7 @@ def answered(handler: Callable[[Service, Request, Context], Awaitable[Response]]
             return await handler(service, request, context)
         except grpc.aio.AbortError:
             raise
-        except Exception as error:  # noqa: BLE001 - the edge of the process: nothing passes it unmapped
+        except Exception as error:
             await _abort(context, error)
             raise  # abort never returns; this says so to the type checker
 

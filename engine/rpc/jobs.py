@@ -11,7 +11,8 @@ import grpc
 from citycard.v1 import jobs_pb2 as pb
 from citycard.v1.jobs_pb2_grpc import JobServiceServicer
 
-from engine.production.jobs import JobDesk, JobView
+from engine.production.jobs import JobDesk
+from engine.production.views import JobView
 from engine.rpc.errors import answered, answering
 from keys.errors import InvalidInput
 
@@ -101,7 +102,7 @@ class JobService(JobServiceServicer):
     @answered
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         del request
-        return pb.ListJobsResponse(jobs=[to_wire(view) for view in await self._desk.list()])
+        return pb.ListJobsResponse(jobs=[to_wire(view) for view in await self._desk.all_jobs()])
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         async with answering(context):
@@ -136,7 +137,5 @@ class JobService(JobServiceServicer):
                 yield pb.GetResultsResponse(chunk=chunk)
 
     @answered
-    async def DestroyPersonalData(
-        self, request: pb.DestroyPersonalDataRequest, context: Context
-    ) -> pb.DestroyPersonalDataResponse:
+    async def DestroyPersonalData(self, request: pb.DestroyPersonalDataRequest, context: Context) -> pb.DestroyPersonalDataResponse:
         return pb.DestroyPersonalDataResponse(job=to_wire(await self._desk.destroy_data(request.job_id)))

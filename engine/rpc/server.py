@@ -108,7 +108,10 @@ async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Serv
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
-        *(m.DESCRIPTOR.services_by_name[n].full_name for m, n in ((jobs_pb2, "JobService"), (stock_pb2, "StockService"), (station_pb2, "StationService"))),
+        *(
+            m.DESCRIPTOR.services_by_name[n].full_name
+            for m, n in ((jobs_pb2, "JobService"), (stock_pb2, "StockService"), (station_pb2, "StationService"))
+        ),
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
     ]
     reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
@@ -141,9 +144,7 @@ async def serve(
         lock.release()
 
 
-async def _serve_until_told(
-    ledger: Ledger, custody: Custody, data: Path, bind: str, ready: Callable[[int], None], drain_s: float
-) -> None:
+async def _serve_until_told(ledger: Ledger, custody: Custody, data: Path, bind: str, ready: Callable[[int], None], drain_s: float) -> None:
     served = await start(ledger, custody, data, bind)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

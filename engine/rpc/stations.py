@@ -13,7 +13,8 @@ from citycard.v1 import station_pb2 as pb
 from citycard.v1.station_pb2_grpc import StationServiceServicer
 
 from engine.personalize.segment import Segment, to_slab
-from engine.production.line import FoundPiece, Line, StationHello
+from engine.production.line import Line
+from engine.production.stationlink import FoundPiece, StationHello
 from engine.rpc.errors import answered, answering
 from keys.errors import CitycardError, InvalidInput
 

@@ -48,8 +48,7 @@ class StationAgent:
                     await self._serve(StationServiceStub(channel))
                     reached, attempt = True, 0
             except grpc.aio.AioRpcError as error:
-                reached = reached or error.code() != grpc.StatusCode.UNAVAILABLE
-                fatal = error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS)
+                fatal = error.code() is grpc.StatusCode.INVALID_ARGUMENT
                 if fatal or (not reached and deadline is not None and asyncio.get_running_loop().time() > deadline):
                     raise
                 log.warning("stream ended", code=error.code().name, detail=error.details())
@@ -58,7 +57,7 @@ class StationAgent:
             if not self.stopping.is_set():
                 await _wait(self.stopping, wait)
 
-    async def _serve(self, stub: StationServiceStub[grpc.aio.Channel]) -> None:
+    async def _serve(self, stub: StationServiceStub) -> None:
         self._outbox = asyncio.Queue()
         for index in self._inboxes:
             self._inboxes[index] = asyncio.Queue()

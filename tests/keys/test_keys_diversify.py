@@ -199,7 +199,7 @@ def test_wrong_input_is_named(reason, call):
 
 
 def test_emv_option_b_digits_follow_sha1_of_the_standard():
-    digest = hashes.Hash(hashes.SHA1())  # noqa: S303
+    digest = hashes.Hash(hashes.SHA1())
     digest.update(bytes.fromhex("0" + "12345678901234567" + "45"))
     assert digest.finalize().hex() == "ddd8760c3ca7dfe015fc7a48051aaa8899c7f850"
     assert diversify.emv_y(["12345678901234567"], "45", "b").tobytes().hex() == "8760370157480518"

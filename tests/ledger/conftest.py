@@ -113,7 +113,7 @@ class World:
         return self.do(attempts.intent, attempt.token, **facts)
 
     def advance(self, attempt: Attempt, state: AttemptState, chip: str | None = None) -> Attempt:
-        """From RESERVED along the good way up to `state`."""
+        """Along the good way up to `state`."""
         way = {
             AttemptState.PRESENTED: lambda one: self.present(one, chip),
             AttemptState.INTENT: self.intent,
@@ -123,12 +123,10 @@ class World:
             AttemptState.GOOD: lambda one: self.do(attempts.good, one.token),
             AttemptState.STACKED: lambda one: self.do(attempts.stacked, one.token, "good"),
         }
-        for step, go in way.items():
-            if attempt.state is state:
-                return attempt
-            attempt = go(attempt)
+        order = [AttemptState.RESERVED, *way]
+        for step in order[order.index(attempt.state) + 1 : order.index(state) + 1]:
+            attempt = way[step](attempt)
             assert attempt.state is step
-        assert attempt.state is state
         return attempt
 
     def card(self, line: int = 1, station: str = "S1", job_id: str = "J1", chip: str | None = None) -> Attempt:

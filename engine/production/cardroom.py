@@ -1,0 +1,122 @@
+"""Where cards are prepared: the order line decrypted, the chip proven fresh, serials drawn, the image built, INTENT written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from engine.ledger import attempts, jobs, lines
+from engine.ledger.attempts import Attempt
+from engine.ledger.tx import Tx
+from engine.orders.pii import JobSeal
+from engine.orders.records import decode_records
+from engine.personalize.columns import Column
+from engine.production.card import CardInMaking, identity_of
+from engine.production.context import Context, attempt_columns
+from engine.production.stationlink import Run
+from keys.errors import Conflict, Corrupt, Denied, Precondition
+
+# A chip whose cryptogram was wrong this often is never tried again: it may lock, or is somebody else's.
+CRYPTOGRAM_TRIES: Final = attempts.QUARANTINE_AFTER
+
+
+class CardRoom:
+    """Holds the data keys of jobs under way, and nothing of any card."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._seals: dict[str, JobSeal] = {}
+
+    def forget_job(self, job_id: str) -> None:
+        """The job ended, or its personal data is destroyed: its key leaves memory."""
+        seal = self._seals.pop(job_id, None)
+        if seal is not None:
+            seal.close()
+
+    async def prepare(self, run: Run, atr: bytes, cplc: bytes, response: bytes) -> CardInMaking:
+        """From a chip that was presented to a durable INTENT; the card, ready for its personalization.
+
+        Denied and Corrupt speak of the chip: it does not prove its keys or is no blank of this profile. Conflict: it was used before.
+        Precondition: the lease is over or the job stopped. Before anything but a return, nothing was done to the chip.
+        """
+        attempt = run.attempt
+        token = attempt.token
+        order, digits = await self.order(attempt)
+        compiled = self._context.compiled_for(run.profile, digits)
+        profile = compiled.loaded.profile
+        claim = identity_of(response, int(profile.channel.transport.kvn, 16))
+        if await self._context.ledger.aread(lambda conn: attempts.chip_tries(conn, claim.chip_id)) >= CRYPTOGRAM_TRIES:
+            raise Denied("CHIP_QUARANTINED", f"chip {claim.chip_id} failed to prove its keys {CRYPTOGRAM_TRIES} times")
+        card = CardInMaking(compiled, self._context.custody, token)
+        try:
+            try:
+                identity = card.open(attempt.host_challenge, response)
+            except Denied:
+                await self._context.ledger.write(lambda tx: attempts.cryptogram_failed(tx, token, claim.chip_id))
+                raise
+            sighting = await self._context.ledger.write(lambda tx: _present(tx, attempt, identity.chip_id, atr, cplc, response))
+            _require_fresh(identity.chip_id, sighting)
+            serials = {pool.name: self._context.serials.draw(pool.name) for pool in profile.serials}
+            remake = next((a.remake_psn for a in profile.applications if a.remake_psn), "next")
+            psn = await self._context.ledger.aread(lambda conn: attempts.psn_for(conn, attempt.job_id, attempt.line_no, remake))
+            columns = attempt_columns(profile, order, serials, psn, identity.serial)
+            digest = card.prepare(columns)
+            await self._context.ledger.write(
+                lambda tx: attempts.intent(
+                    tx,
+                    token,
+                    chip_id=identity.chip_id,
+                    host_challenge=attempt.host_challenge,
+                    initialize_update_response=response,
+                    kvn=identity.kvn,
+                    profile_hash=compiled.loaded.sha256,
+                    image_digest=digest,
+                    serials=serials,
+                    psn=psn,
+                    max_chip_us=profile.chip.max_chip_time_s * 1_000_000,
+                )
+            )
+        except BaseException:
+            card.close()
+            raise
+        return card
+
+    async def order(self, attempt: Attempt) -> tuple[dict[str, Column], int]:
+        """The order line's columns, decrypted just in time, and the length of its PAN."""
+        if attempt.job_id not in self._seals:
+            job = await self._context.ledger.aread(lambda conn: jobs.get(conn, attempt.job_id))
+            if job.pii_key_wrapped is None:
+                raise Precondition("DATA_DESTROYED", f"the personal data of job {attempt.job_id} was destroyed")
+            with self._context.custody.unwrap_data_key(job.pii_key_wrapped) as key:
+                self._seals[attempt.job_id] = JobSeal(key.reveal(), attempt.job_id)
+        blob = await self._context.ledger.aread(lambda conn: lines.get_blob(conn, attempt.job_id, attempt.line_no))
+        columns = decode_records([self._seals[attempt.job_id].open_row(attempt.line_no, blob)])
+        return dict(columns), len(columns["pan"][0])
+
+    async def rebuild(self, run: Run) -> CardInMaking:
+        """The card of an attempt past INTENT, from the ledger's facts alone."""
+        attempt = run.attempt
+        order, digits = await self.order(attempt)
+        compiled = self._context.compiled_for(run.profile, digits)
+        if compiled.loaded.sha256 != attempt.profile_hash:
+            raise Corrupt("PROFILE_CHANGED", f"profile {run.profile} changed since this card was begun")
+        serials = await self._context.ledger.aread(lambda conn: attempts.serials_of(conn, attempt.attempt_id))
+        card = CardInMaking(compiled, self._context.custody, attempt.token)
+        response = attempt.initialize_update_response or b""
+        identity = identity_of(response, int(compiled.loaded.profile.channel.transport.kvn, 16))
+        columns = attempt_columns(compiled.loaded.profile, order, serials, attempt.psn or 0, identity.serial)
+        card.rebuild(attempt.host_challenge, response, columns, attempt.image_digest or b"")
+        run.card = card
+        return card
+
+
+def _present(tx: Tx, attempt: Attempt, chip_id: str, atr: bytes, cplc: bytes, response: bytes) -> attempts.Sighting:
+    """PRESENTED for a proven chip that is fresh; for any other the sighting alone is recorded."""
+    sighting = attempts.chip_seen(tx, chip_id, attempt.station_id)
+    if sighting.usable:
+        attempts.present(tx, attempt.token, chip_id=chip_id, atr=atr, cplc=cplc, initialize_update_response=response)
+    return sighting
+
+
+def _require_fresh(chip_id: str, sighting: attempts.Sighting) -> None:
+    if not sighting.usable:
+        raise Conflict("CHIP_USED", f"chip {chip_id} is not a fresh blank: {sighting.verdict}")
