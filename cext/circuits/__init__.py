@@ -1,3 +1,1 @@
-"""Programs that find the boolean circuits of the S-boxes. They run at development time; their output is checked in as C
-headers.
-"""
+"""Programs that find the S-boxes' boolean circuits. Run at development time; their output is checked in as C headers."""

@@ -3,7 +3,7 @@
 The method is Shannon expansion with don't-cares and reuse, after M. Kwan's idea: to make a function on a set of cases, take an
 existing net that agrees there; else one gate of two existing nets; else split the cases on an input variable x and make
 f0 ^ (x & d), where f0 serves the cases x=0 and d only has to repair the cases x=1. The order of outputs and variables is drawn at
-random; a recipe is the seed of the best draw seen, so the header is reproduced in a second and a longer search only changes
+random; a recipe is the seed of the best draw seen, so the header is reproduced in seconds and a longer search only changes
 recipes.
 
     python -m cext.circuits.des_sbox            write the header from the recorded recipes

@@ -92,9 +92,7 @@ class Netlist:
 
 
 def parse(header: str) -> dict[str, Netlist]:
-    """Read back every circuit of a generated header. Raises ValueError on a line inside a function that is not of the fixed
-    shape.
-    """
+    """Read back every circuit of a generated header. Raises ValueError on a line that is not of the fixed shape."""
     found: dict[str, Netlist] = {}
     current: Netlist | None = None
     for line in header.splitlines():

@@ -77,9 +77,7 @@ def table(spec: SboxSpec) -> list[int]:
 
 
 class _Tower:
-    """Arithmetic of one tower on nets of a netlist; with constant-folding left to the caller. Coefficient 0 comes first
-    (little end).
-    """
+    """Arithmetic of one tower on nets of a netlist. Coefficient 0 comes first (little end)."""
 
     def __init__(self, netlist: Netlist, scale2: int, scale4: int) -> None:
         self.net = netlist

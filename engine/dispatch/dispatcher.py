@@ -146,11 +146,7 @@ class Dispatcher:
         """Gives out as many lines as credits and waiting lines allow, and takes the credits. `now_us` is Unix time or any
         steady clock, the same as in `line_back`.
         """
-        free = [
-            station
-            for station in self._stations.values()
-            if station.credits and self.breaker.stopped(station.info.station_id) is None
-        ]
+        free = [station for station in self._stations.values() if station.credits and self.breaker.stopped(station.info.station_id) is None]
         if not free:
             return []
         for queue in self._jobs.values():

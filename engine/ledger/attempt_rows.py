@@ -150,9 +150,7 @@ def stale_token(attempt: Attempt | None) -> Precondition:
     """The error for a token that owns nothing (any more)."""
     if attempt is None:
         return Precondition("STALE_TOKEN", "this lease token is unknown: put the piece into the reject bin")
-    return Precondition(
-        "STALE_TOKEN", f"attempt {attempt.attempt_id} is already {attempt.state} ({attempt.reason}): its token is void"
-    )
+    return Precondition("STALE_TOKEN", f"attempt {attempt.attempt_id} is already {attempt.state} ({attempt.reason}): its token is void")
 
 
 def require(tx: Tx, token: int, *states: AttemptState) -> Attempt:

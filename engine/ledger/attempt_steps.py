@@ -52,7 +52,7 @@ _issue = insert(schema.issued).from_select(
 )
 
 
-def reserve(  # noqa: PLR0917 - who, what, where, how long, and the challenge: none of them optional
+def reserve(
     tx: Tx, job_id: str, line_no: int, station_id: str, lease_us: int, host_challenge: bytes
 ) -> Attempt:
     """Leases a READY line of a RUNNING job to a station for `lease_us` microseconds of the lease clock.
@@ -86,9 +86,7 @@ def reserve(  # noqa: PLR0917 - who, what, where, how long, and the challenge: n
     key = tx.conn.execute(_insert, values).inserted_primary_key
     attempt = by_id(tx, key[0] if key is not None else 0)
     set_line(tx, attempt, LineState.HELD)
-    tx.audit(
-        "attempt.reserved", str(attempt.attempt_id), job=job_id, line=line_no, attempt_no=attempt.attempt_no, station=station_id
-    )
+    tx.audit("attempt.reserved", str(attempt.attempt_id), job=job_id, line=line_no, attempt_no=attempt.attempt_no, station=station_id)
     return attempt
 
 
@@ -174,9 +172,7 @@ def intent(
     if psn is not None and not job.remake_waits:
         used = tx.conn.execute(_psns, {"job_no": attempt.job_no, "line_no": attempt.line_no}).scalars()
         if psn in used:
-            raise Conflict(
-                "PSN_USED", f"PSN {psn:02d} of line {attempt.line_no} is already on another piece: its finance key would repeat"
-            )
+            raise Conflict("PSN_USED", f"PSN {psn:02d} of line {attempt.line_no} is already on another piece: its finance key would repeat")
     try:
         attempt = change(
             tx,

@@ -67,9 +67,7 @@ def _check(leaves: Iterable[_Leaf], ends: list[Head], anchor: Head | None) -> He
         raise Corrupt("AUDIT_HEAD_MISSING", f"audit leaf {count}: the recorded end of the chain is missing")
     recorded = ends[0]
     if recorded.count != count:
-        raise Corrupt(
-            "AUDIT_TRUNCATED", f"audit leaf {count}: the chain ends here, its recorded end says {recorded.count} leaves"
-        )
+        raise Corrupt("AUDIT_TRUNCATED", f"audit leaf {count}: the chain ends here, its recorded end says {recorded.count} leaves")
     if recorded.hash != head:
         raise Corrupt("AUDIT_TRUNCATED", f"audit leaf {max(count - 1, 0)}: the recorded end has another hash")
     if anchor is not None and anchor.count > count:

@@ -44,9 +44,7 @@ class AuditChain:
     @classmethod
     def load(cls, conn: Connection) -> AuditChain:
         """The chain as the last commit left it. Raises Corrupt where its recorded end is missing or is not its last leaf."""
-        recorded = conn.execute(
-            select(audit_head.c.count.label("leaves"), audit_head.c.hash).where(audit_head.c.chain == 1)
-        ).one_or_none()
+        recorded = conn.execute(select(audit_head.c.count.label("leaves"), audit_head.c.hash).where(audit_head.c.chain == 1)).one_or_none()
         if recorded is None:
             raise Corrupt("AUDIT_HEAD_MISSING", "the audit chain's recorded end is missing from the ledger")
         last = conn.execute(
@@ -65,9 +63,7 @@ class AuditChain:
         index = self.count
         leaf = _encoder.encode({"at_us": at_us, "facts": facts, "index": index, "kind": kind, "subject": subject})
         if len(leaf) > MAX_LEAF:
-            raise InvalidInput(
-                "AUDIT_LEAF_TOO_LONG", f"an audit leaf of kind {kind} has {len(leaf)} bytes, at most {MAX_LEAF} are allowed"
-            )
+            raise InvalidInput("AUDIT_LEAF_TOO_LONG", f"an audit leaf of kind {kind} has {len(leaf)} bytes, at most {MAX_LEAF} are allowed")
         self.head = leaf_hash(self.head, leaf)
         self.count = index + 1
         self._pending.append((index, leaf.decode(), self.head))

@@ -21,9 +21,7 @@ _columns = schema.chips.c
 _by_id = select(schema.chips).where(_columns.chip_id == bindparam("chip_id"))
 _insert = insert(schema.chips)
 _set_identity = (
-    update(schema.chips)
-    .where(_columns.chip_id == bindparam("key_chip_id"))
-    .values(atr=bindparam("new_atr"), cplc=bindparam("new_cplc"))
+    update(schema.chips).where(_columns.chip_id == bindparam("key_chip_id")).values(atr=bindparam("new_atr"), cplc=bindparam("new_cplc"))
 )
 _set_failures = (
     update(schema.chips).where(_columns.chip_id == bindparam("key_chip_id")).values(cryptogram_failures=bindparam("new_failures"))
@@ -79,14 +77,10 @@ def sight(tx: Tx, chip_id: str, atr: bytes, cplc: bytes) -> None:
     check_chip_id(chip_id)
     known = tx.conn.execute(_by_id, {"chip_id": chip_id}).one_or_none()
     if known is None:
-        tx.conn.execute(
-            _insert, {"chip_id": chip_id, "atr": atr, "cplc": cplc, "cryptogram_failures": 0, "first_seen_us": tx.now_us}
-        )
+        tx.conn.execute(_insert, {"chip_id": chip_id, "atr": atr, "cplc": cplc, "cryptogram_failures": 0, "first_seen_us": tx.now_us})
         return
     if known.cryptogram_failures >= QUARANTINE_AFTER:
-        raise Conflict(
-            "CHIP_QUARANTINED", f"chip {chip_id} failed its cryptogram {known.cryptogram_failures} times and is in quarantine"
-        )
+        raise Conflict("CHIP_QUARANTINED", f"chip {chip_id} failed its cryptogram {known.cryptogram_failures} times and is in quarantine")
     if known.atr is None:
         tx.conn.execute(_set_identity, {"key_chip_id": chip_id, "new_atr": atr, "new_cplc": cplc})
     elif (known.atr, known.cplc) != (atr, cplc):

@@ -61,9 +61,7 @@ _lines_left = select(
     exists().where(schema.lines.c.job_no == bindparam("job_no"), schema.lines.c.state.in_([str(state) for state in _wanting]))
 )
 _attempts_open = select(
-    exists().where(
-        schema.attempts.c.job_no == bindparam("job_no"), schema.attempts.c.state.in_([str(state) for state in sorted(OPEN)])
-    )
+    exists().where(schema.attempts.c.job_no == bindparam("job_no"), schema.attempts.c.state.in_([str(state) for state in sorted(OPEN)]))
 )
 
 

@@ -42,9 +42,7 @@ _drop_key = (
     .where(_jobs.job_no == bindparam("key_job_no"))
     .values(pii_key_wrapped=None, pii_destroyed_us=bindparam("new_destroyed_us"))
 )
-_drop_records = (
-    update(schema.lines).where(_lines.job_no == bindparam("key_job_no")).values(blob=None, person_hash=None, card_hash=None)
-)
+_drop_records = update(schema.lines).where(_lines.job_no == bindparam("key_job_no")).values(blob=None, person_hash=None, card_hash=None)
 _drop_messages = update(schema.rejects).where(schema.rejects.c.job_no == bindparam("key_job_no")).values(message="")
 
 
@@ -119,9 +117,7 @@ def create(
     first = get_by_idempotency_key(tx, idempotency_key)
     if first is not None:
         if first.request_sha256 != digest:
-            raise Conflict(
-                "IDEMPOTENCY_MISMATCH", f"this idempotency key belongs to job {first.job_id}, which asked for something else"
-            )
+            raise Conflict("IDEMPOTENCY_MISMATCH", f"this idempotency key belongs to job {first.job_id}, which asked for something else")
         return first
     if tx.conn.execute(select(_jobs.job_no).where(_jobs.job_id == job_id)).one_or_none() is not None:
         raise Conflict("JOB_EXISTS", f"there is a job {job_id} already")

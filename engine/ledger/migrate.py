@@ -43,8 +43,6 @@ def migrate(conn: Connection) -> None:
         raise Corrupt("LEDGER_FOREIGN", "this database holds tables but is no ledger of citycard: check the path")
     known = {revision.revision for revision in script.walk_revisions()}
     if current is not None and current not in known:
-        raise Unsupported(
-            "LEDGER_NEWER", f"the ledger was written by a newer version (schema {current}): install that version again"
-        )
+        raise Unsupported("LEDGER_NEWER", f"the ledger was written by a newer version (schema {current}): install that version again")
     if current != script.get_current_head():
         command.upgrade(_config(conn), "head")

@@ -90,9 +90,7 @@ def _check(count: int, by: str) -> None:
 
 
 def _move(tx: Tx, kind: Move, lot: str, *, station_id: str | None, count: int, by: str) -> int:
-    tx.conn.execute(
-        _insert_move, {"at_us": tx.now_us, "kind": kind.value, "lot": lot, "station_id": station_id, "count": count, "by": by}
-    )
+    tx.conn.execute(_insert_move, {"at_us": tx.now_us, "kind": kind.value, "lot": lot, "station_id": station_id, "count": count, "by": by})
     left = in_store(tx, lot)
     tx.audit(f"stock.{kind.value}", lot, station=station_id, count=count, by=by, in_store=left)
     return left
@@ -165,9 +163,7 @@ def return_(tx: Tx, lot: str, station_id: str, count: int, by: str, *, kind: Mov
         gone = tx.conn.execute(_sum_at_station, {**key, "kinds": [one.value for one in _FROM_FEEDER]}).scalar_one()
         available = min(int(given) - int(gone), held.in_feeder)
     if count > available:
-        raise Exhausted(
-            "NO_BLANKS", f"station {station_id} can have at most {max(available, 0)} such blanks of lot {lot}, not {count}"
-        )
+        raise Exhausted("NO_BLANKS", f"station {station_id} can have at most {max(available, 0)} such blanks of lot {lot}, not {count}")
     return _move(tx, move, lot, station_id=station_id, count=count, by=by)
 
 

@@ -171,9 +171,7 @@ def _fail(group: list[_Work], error: BaseException) -> None:
     """Everybody of the group gets an error of their own; a function that failed by itself keeps its own."""
     for work in group:
         if work.error is None or translate(work.error) is not None:
-            work.error = translate(error) or (
-                type(error)(error.reason, error.message) if isinstance(error, CitycardError) else error
-            )
+            work.error = translate(error) or (type(error)(error.reason, error.message) if isinstance(error, CitycardError) else error)
 
 
 def _complete(work: _Work) -> None:

@@ -41,9 +41,7 @@ class Issued(Protocol):
     ) -> tuple[AbstractSet[bytes] | Mapping[bytes, object], Mapping[bytes, bytes]]: ...
 
 
-def nothing_issued(
-    person_hashes: Sequence[bytes], card_hashes: Sequence[bytes]
-) -> tuple[AbstractSet[bytes], Mapping[bytes, bytes]]:
+def nothing_issued(person_hashes: Sequence[bytes], card_hashes: Sequence[bytes]) -> tuple[AbstractSet[bytes], Mapping[bytes, bytes]]:
     """The answer of a ledger without earlier cards."""
     del person_hashes, card_hashes
     return frozenset(), {}

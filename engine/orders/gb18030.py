@@ -50,13 +50,7 @@ _HANDLER: Final = "citycard-gb18030-unassigned"
 
 def is_four_byte_form(code: bytes) -> bool:
     """Whether these are four bytes of the form 81-FE, 30-39, 81-FE, 30-39 (GB 18030, 4-byte part)."""
-    return (
-        len(code) == 4
-        and 0x81 <= code[0] <= 0xFE
-        and 0x30 <= code[1] <= 0x39
-        and 0x81 <= code[2] <= 0xFE
-        and 0x30 <= code[3] <= 0x39
-    )
+    return len(code) == 4 and 0x81 <= code[0] <= 0xFE and 0x30 <= code[1] <= 0x39 and 0x81 <= code[2] <= 0xFE and 0x30 <= code[3] <= 0x39
 
 
 def _on_error(error: UnicodeError) -> tuple[str, int]:

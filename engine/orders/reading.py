@@ -84,8 +84,7 @@ def _check_slab(slab: Slab, source: OrderSource, rules: Rules) -> tuple[npt.NDAr
     left = np.ones(len(slab.lines), np.bool_)
     left[rows] = False
     checked.extend(
-        check_record(int(slab.lines[at]), slab.fields(int(at)), source.layout, source.encoding, rules)
-        for at in np.flatnonzero(left)
+        check_record(int(slab.lines[at]), slab.fields(int(at)), source.layout, source.encoding, rules) for at in np.flatnonzero(left)
     )
     lines = slab.lines[rows]
     accepted = [(record.line, record.values) for record in checked if record.values is not None]

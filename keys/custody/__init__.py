@@ -74,7 +74,7 @@ class Custody(Protocol):
         """All records, by key id and version."""
 
     def record(self, key_id: str) -> MasterKeyRecord:
-        """The record of the newest version; raises NotFound KEY_UNKNOWN."""
+        """The record `derive` uses: the newest active version, else the newest. Raises NotFound KEY_UNKNOWN."""
 
     def derive(self, derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16) for k derivations; factors[i] is (n, 8) for pboc, (n, 10) KDDs for the gp methods, the same n

@@ -189,8 +189,10 @@ def test_bytes_lines():
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", "1", '"op"', "null", "true", "{}{}", '{"op":"kcv",}', "{'op':1}", '{"op":NaN}', '{"id":Infinity,"op":"kcv"}', '{"op":"kcv","op":"kcv"}']
-    + ['{"op":"scp03","keys":{"enc":"","enc":""}}', "[" * 100_000, "\ufeff{}", '{"id":' + "9" * 5000 + "}"],
+    [
+        *("{", "[]", "1", '"op"', "null", "true", "{}{}", '{"op":"kcv",}', "{'op':1}", '{"op":NaN}', '{"id":Infinity,"op":"kcv"}'),
+        *('{"op":"kcv","op":"kcv"}', '{"op":"scp03","keys":{"enc":"","enc":""}}', "[" * 100_000, "\ufeff{}", '{"id":' + "9" * 5000 + "}"),
+    ],
 )
 def test_bad_json(line):
     assert code(line) == "bad-json"
@@ -317,15 +319,21 @@ def test_scp03_longest_apdu(level, longest):
 
 @pytest.mark.parametrize(
     "request_",
-    [PBOC | {"algorithm": KEY}, PBOC | {KEY: 1}, {"op": KEY}, PBOC | {"key": KEY + "zz"}, EMV | {"pan": KEY}, SCP03 | {"level": KEY}, '{"key":"' + KEY],
+    [
+        *(PBOC | {"algorithm": KEY}, PBOC | {KEY: 1}, {"op": KEY}, PBOC | {"key": KEY + "zz"}),
+        *(EMV | {"pan": KEY}, SCP03 | {"level": KEY}, '{"key":"' + KEY),
+    ],
 )
 def test_messages_never_repeat_a_key(request_):
     answer = one(request_)
     assert KEY not in json.dumps(answer)
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(string.hexdigits, max_size=40)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | numbers | st.text(string.hexdigits, max_size=40)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5
+)
 
 
 @settings(max_examples=300)

@@ -1,8 +1,9 @@
-"""The software custody: derivations are right in every batch shape, the file is durable, and wrong or damaged stores are refused."""
+"""The software custody: derivations are right in every batch shape, the file is durable, and wrong or damaged stores are
+refused.
+"""
 
 import errno
 import json
-import os
 import stat
 import time
 
@@ -100,7 +101,8 @@ def test_a_store_is_a_custody(shared):
 
 
 def test_one_card_with_a_hundred_keys_is_quick(shared):
-    wanted = [Derivation("t.sm4" if i % 2 else "t.3des", "pboc", "sm4" if i % 2 else "3des", (*UPPER, bytes([i] * 8))) for i in range(100)]
+    kinds = [("t.3des", "3des"), ("t.sm4", "sm4")]
+    wanted = [Derivation(kinds[i % 2][0], "pboc", kinds[i % 2][1], (*UPPER, bytes([i] * 8))) for i in range(100)]
     factors = factor_arrays(wanted, 1, 1)
     shared.derive(wanted, factors)
     best = min(_timed(lambda: shared.derive(wanted, factors)) for _ in range(50))
@@ -131,7 +133,8 @@ def test_reopening_gives_the_same_keys_and_records(tmp_path):
 
 def test_records_say_what_the_key_is(store):
     record = store.record("t.3des")
-    assert (record.kcv, record.kcv_method, record.state, record.version, record.test) == ("08D7B4", "zero-block", KeyState.ACTIVE, 1, True)
+    assert (record.kcv, record.kcv_method) == ("08D7B4", "zero-block")
+    assert (record.state, record.version, record.test) == (KeyState.ACTIVE, 1, True)
     assert record.domain is Domain.TRANSPORT
     assert record.level is Level.CITY
     assert store.record("maker.kmc").kcv == kcv("aes", KMC).hex().upper()
@@ -201,8 +204,15 @@ def test_wrong_derivations_are_named(shared, kind, reason, change):
 
 @pytest.mark.parametrize(
     "factors",
-    [[], [np.zeros((1, 8), np.uint8)], [np.zeros((1, 8), np.uint8), np.zeros((2, 8), np.uint8)], [np.zeros((1, 8), np.uint8)] * 3]
-    + [[np.zeros((1, 8), np.uint8), np.zeros((1, 10), np.uint8)], [np.zeros(8, np.uint8)] * 2, [np.zeros((1, 8), np.int32)] * 2],
+    [
+        [],
+        [np.zeros((1, 8), np.uint8)],
+        [np.zeros((1, 8), np.uint8)] * 3,
+        [np.zeros((1, 8), np.uint8), np.zeros((2, 8), np.uint8)],
+        [np.zeros((1, 8), np.uint8), np.zeros((1, 10), np.uint8)],
+        [np.zeros(8, np.uint8)] * 2,
+        [np.zeros((1, 8), np.int32)] * 2,
+    ],
 )
 def test_factors_that_do_not_fit_are_refused(shared, factors):
     wanted = [Derivation("t.3des", "pboc", "3des"), Derivation("t.sm4", "pboc", "sm4")]
@@ -279,8 +289,9 @@ def test_a_data_key_of_another_store_is_refused(store, tmp_path):
 
 
 def test_provisioning_makes_what_is_missing(store):
-    made = provision_test_keys(store, [SPECS["t.sm4"][0], KeySpec("a", Domain.CITY, "3des"), ("b", Domain.HEALTH, "aes"), ("b", Domain.HEALTH, "aes")])
-    assert [(record.key_id, record.test, record.origin) for record in made] == [("a", True, "generated"), ("b", True, "generated")]
+    wanted = [SPECS["t.sm4"][0], KeySpec("a", Domain.CITY, "3des"), ("b", Domain.HEALTH, "aes"), ("b", Domain.HEALTH, "aes")]
+    made = provision_test_keys(store, wanted)
+    assert [(record.key_id, record.test, record.origin) for record in made] == [(name, True, "generated") for name in "ab"]
     assert provision_test_keys(store, [("a", Domain.CITY, "3des")]) == []
 
 
@@ -293,7 +304,7 @@ def test_file_is_private_and_holds_no_clear_key(store, tmp_path):
     text = path.read_text().lower()
     for key in (TDES, SM4, KMC):
         assert key.hex() not in text
-    assert os.listdir(tmp_path) == ["keystore.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["keystore.json"]
     assert "0123" not in repr(store)
 
 
@@ -371,7 +382,7 @@ def test_a_newer_format_is_named(tmp_path):
 
 
 @settings(max_examples=200)
-@given(st.one_of(st.binary(max_size=200), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode)))
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode))
 def test_parse_never_crashes(text):
     with pytest.raises((Corrupt, Unsupported)):
         sealedfile.parse(text, "somewhere")
@@ -392,14 +403,15 @@ def test_a_full_disk_leaves_file_and_memory_as_they_were(store, tmp_path, monkey
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "no space")
 
-    target = {"write": (sealedfile.os, "fdopen"), "fsync": (sealedfile.os, "fsync"), "replace": (sealedfile.Path, "replace")}[step]
+    owner = sealedfile.Path if step == "replace" else sealedfile.os
+    target = (owner, "fdopen" if step == "write" else step)
     with monkeypatch.context() as patch:
         patch.setattr(*target, full)
         with pytest.raises(Exhausted) as caught:
             store.generate(KeySpec("new", Domain.CITY, "aes"))
     assert caught.value.reason == "DISK_FULL"
     assert (tmp_path / "keystore.json").read_bytes() == before
-    assert os.listdir(tmp_path) == ["keystore.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["keystore.json"]
     assert len(store.inventory()) == len(SPECS)
     store.generate(KeySpec("new", Domain.CITY, "aes"))
 

@@ -114,9 +114,9 @@ def test_cmac_check_value_equals_cmac(kind, data):
 def test_kdf3_equals_kbkdf(length, data, kdd):
     master = data[:length]
     for number, purpose in ((1, "enc"), (2, "mac"), (3, "dek")):
-        oracle = KBKDFCMAC(
-            AES, Mode.CounterMode, length, 1, None, CounterLocation.BeforeFixed, label=None, context=None, fixed=bytes([0, 0, 0, number, 0]) + kdd
-        )
+        fixed = bytes([0, 0, 0, number, 0]) + kdd
+        before = CounterLocation.BeforeFixed
+        oracle = KBKDFCMAC(AES, Mode.CounterMode, length, 1, None, before, label=None, context=None, fixed=fixed)
         assert diversify.gp_kdf3(master, kdd, purpose).tobytes() == oracle.derive(master)
 
 

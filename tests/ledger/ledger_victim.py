@@ -35,9 +35,7 @@ def main() -> int:
         chip = f"{base:010X}{attempt.attempt_id:010X}"
         answer = b"r" * 29
         tell(
-            ledger.run(
-                lambda tx: attempts.present(tx, attempt.token, chip_id=chip, atr=b"a", cplc=b"c", initialize_update_response=answer)
-            )
+            ledger.run(lambda tx: attempts.present(tx, attempt.token, chip_id=chip, atr=b"a", cplc=b"c", initialize_update_response=answer))
         )
         facts = {
             "chip_id": chip,

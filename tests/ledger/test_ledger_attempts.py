@@ -18,15 +18,15 @@ MAX_CHIP_US = 120_000_000
 
 
 def test_reserving_needs_a_running_job_and_a_ready_line(world, refused):
-    refused(lambda: world.reserve(), NotFound, "JOB_UNKNOWN")
+    refused(world.reserve, NotFound, "JOB_UNKNOWN")
     world.stage()
-    refused(lambda: world.reserve(), Precondition, "JOB_STATE")
+    refused(world.reserve, Precondition, "JOB_STATE")
     world.do(jobs.set_state, "J1", "READY")
-    refused(lambda: world.reserve(), Precondition, "JOB_STATE")
+    refused(world.reserve, Precondition, "JOB_STATE")
     world.do(jobs.set_state, "J1", "RUNNING")
     refused(lambda: world.reserve(line=99), NotFound, "LINE_UNKNOWN")
     world.reserve()
-    refused(lambda: world.reserve(), Precondition, "LINE_STATE")
+    refused(world.reserve, Precondition, "LINE_STATE")
     refused(lambda: world.do(attempts.reserve, "J1", 2, "S1", 0, b"c"), InvalidInput, "LEASE")
     refused(lambda: world.do(attempts.reserve, "J1", 2, "S1", 1, b""), InvalidInput, "LEASE")
 
@@ -352,7 +352,7 @@ def test_with_the_same_psn_a_remake_waits_for_the_recorded_destruction(world, re
     first = world.advance(world.reserve(), S.ENCODED)
     world.do(attempts.scrap, first.token, "torn")
     assert world.line() == "WAITING"
-    refused(lambda: world.reserve(), Precondition, "LINE_STATE")
+    refused(world.reserve, Precondition, "LINE_STATE")
     world.do(attempts.destroyed, first.attempt_id, "Li Wei", "Zhang Min")
     assert world.line() == "READY"
     again = world.advance(world.reserve(), S.PRESENTED)

@@ -51,7 +51,7 @@ def test_an_untouched_chain_verifies_offline(chain):
 
 @pytest.mark.parametrize("index", range(LEAVES))
 def test_a_flipped_character_is_found(chain, index):
-    tamper(chain[0], ("UPDATE audit_leaves SET leaf = replace(leaf, '\"subject\":\"', '\"subject\":\"x') WHERE leaf_index = ?", (index,)))
+    tamper(chain[0], ('UPDATE audit_leaves SET leaf = replace(leaf, \'"subject":"\', \'"subject":"x\') WHERE leaf_index = ?', (index,)))
     found(chain[0], index)
 
 
@@ -100,7 +100,10 @@ def test_a_chain_cut_short_is_found(chain, kept):
     # With the recorded end forged as well, only a head kept elsewhere tells.
     tamper(
         path,
-        ("UPDATE audit_head SET count = ?, hash = coalesce((SELECT hash FROM audit_leaves WHERE leaf_index = ?), zeroblob(32))", (kept, kept - 1)),
+        (
+            "UPDATE audit_head SET count = ?, hash = coalesce((SELECT hash FROM audit_leaves WHERE leaf_index = ?), zeroblob(32))",
+            (kept, kept - 1),
+        ),
     )
     assert audit.verify(path).count == kept
     found(path, kept, "AUDIT_TRUNCATED", anchor=head)

@@ -102,9 +102,7 @@ def test_whichever_write_fails_nothing_acknowledged_is_lost(world, failing_disk,
         for side in world.path.parent.glob("ledger.db*"):
             side.unlink()
         shutil.copy(pristine, world.path)
-        process = victim(
-            world.path, at, LD_PRELOAD=str(failing_disk), FAIL_NAME="ledger.db", FAIL_AT=str(at), FAIL_ERRNO=str(int(code))
-        )
+        process = victim(world.path, at, LD_PRELOAD=str(failing_disk), FAIL_NAME="ledger.db", FAIL_AT=str(at), FAIL_ERRNO=str(int(code)))
         output = process.communicate(timeout=60)[0]
         assert process.returncode in (3, 4), output
         told = set(output.splitlines()[-1].split()[1:])

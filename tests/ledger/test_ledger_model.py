@@ -52,6 +52,14 @@ class LedgerMachine(RuleBasedStateMachine):
         fitting = [number for number, state in self.state.items() if state in states]
         return fitting[index % len(fitting)] if fitting else None
 
+    def _lease_is_over(self, number: int, error: Precondition) -> None:
+        assert error.reason == "LEASE_EXPIRED"
+        assert self.world.clock.boot > self.lease[number]
+
+    def _chip_is_burned(self, chip_id: str, error: Conflict) -> None:
+        assert error.reason == "CHIP_USED"
+        assert chip_id in self.burned_chips
+
     def _end(self, number: int, state: S) -> None:
         self.state[number] = state
         self.line[self.attempt[number].line_no] = "READY"
@@ -90,8 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             self.attempt[number] = self.world.present(attempt, name)
         except Precondition as error:
-            assert error.reason == "LEASE_EXPIRED"
-            assert self.world.clock.boot > self.lease[number]
+            self._lease_is_over(number, error)
             return
         self.state[number] = S.PRESENTED
         self.pieces.add(number)
@@ -106,12 +113,10 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             self.world.intent(attempt, psn=psn)
         except Conflict as error:
-            assert error.reason == "CHIP_USED"
-            assert attempt.chip_id in self.burned_chips
+            self._chip_is_burned(attempt.chip_id, error)
             return
         except Precondition as error:
-            assert error.reason == "LEASE_EXPIRED"
-            assert self.world.clock.boot > self.lease[number]
+            self._lease_is_over(number, error)
             return
         assert attempt.chip_id not in self.burned_chips
         assert not self.paused

@@ -162,7 +162,6 @@ def test_a_failing_commit_fails_everybody_and_keeps_nothing(world):
     before = world.see(audit.head)
     driver_connection = world.ledger.run(lambda tx: driver(tx.conn))
 
-
     def breaks_the_commit(tx):
         # A deferred constraint is checked by COMMIT alone.
         driver(tx.conn).execute("PRAGMA defer_foreign_keys=ON")

@@ -10,17 +10,18 @@ import datetime
 import io
 import re
 
-FIELDS = (
-    "sequence social_security_number name sex ethnicity birth_date issuing_region card_number issue_date expiry_date "
-    "bank_code pan phone address kind outlet photo_file"
-).split()
+FIELDS = [
+    "sequence", "social_security_number", "name", "sex", "ethnicity", "birth_date", "issuing_region", "card_number", "issue_date",
+    "expiry_date", "bank_code", "pan", "phone", "address", "kind", "outlet", "photo_file",
+]  # fmt: skip
 REGIONS = {
     "410100", "410101", "410102", "410103", "410104", "410105", "410106", "410108", "410122",
     "410181", "410182", "410183", "410184", "410185",
 }  # fmt: skip
-PROVINCES = set(
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83 91 92 93 94 95 96".split()
-)
+PROVINCES = {
+    f"{first}{second}" for first, seconds in enumerate(["", "12345", "123", "1234567", "123456", "01234", "12345", "1", "123", "123456"])
+    for second in seconds
+}  # fmt: skip
 KINDS = {"首次", "补卡", "换卡", "first", "replacement", "renewal"}
 OPTIONAL = {"phone", "address", "photo_file"}
 

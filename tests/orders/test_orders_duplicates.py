@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from engine.orders import OrderSource, Rules, field_hashes, nothing_issued, read_orders
 from engine.orders.columns import NAMES
 from engine.orders.duplicates import KeyTable
+from engine.orders.rules import luhn_fits
 from engine.orders.synthetic import row
 
 KEY = b"0123456789abcdef"
 PERSON, CARD, PAN = (NAMES.index(name) for name in ("social_security_number", "card_number", "pan"))
-BIRTH, SEX, KIND = (NAMES.index(name) for name in ("birth_date", "sex", "kind"))
 
 
 def order(person: int, card: int, pan: int, **changes: str) -> list[str]:
@@ -152,7 +152,8 @@ def test_many_duplicates_at_random() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(2**64 - 3, 2**64 - 1) | st.integers(0, 3), max_size=40), max_size=8))
 def test_key_table_is_a_dictionary(batches: list[list[int]]) -> None:
-    table, known, line = KeyTable(capacity=4), {}, 0
+    table, line = KeyTable(capacity=4), 0
+    known: dict[int, int] = {}
     for batch in batches:
         keys = np.array(batch, np.uint64)
         assert table.lines(keys).tolist() == [known.get(key, 0) for key in batch]
@@ -175,8 +176,9 @@ def test_a_million_rows_fit_in_a_hundred_megabytes() -> None:
 
 def test_pans_of_different_length_differ() -> None:
     """0 in front of a PAN makes another PAN; both with a fitting Luhn digit, since a leading 0 adds nothing to the sum."""
-    short = row(1)[PAN][1:]
-    from engine.orders.rules import luhn_fits
-
-    short = next(short[:-1] + digit for digit in "0123456789" if luhn_fits(short[:-1] + digit))
-    assert check([order(1, 1, 1, pan=short), order(2, 2, 2, pan="0" + short), order(3, 3, 3, pan=short)]) == {4: {"duplicate-pan"}}
+    seventeen = row(1)[PAN][1:-1]
+    short = next(seventeen + digit for digit in "0123456789" if luhn_fits(seventeen + digit))
+    rows = [order(at, at, at) for at in (1, 2, 3)]
+    for values, pan in zip(rows, (short, "0" + short, short), strict=True):
+        values[PAN] = pan
+    assert check(rows) == {4: {"duplicate-pan"}}

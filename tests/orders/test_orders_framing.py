@@ -55,9 +55,7 @@ TABLE = st.lists(st.lists(st.text(alphabet='a,"\n\r é王', max_size=6), min_siz
     slab_lines=st.sampled_from([1, 2, 100]),
     chunk=st.sampled_from([200, 300, 1 << 20]),
 )
-def test_what_csv_writes_is_read(
-    table: list[list[str]], quoting: int, ending: str, last: bool, slab_lines: int, chunk: int
-) -> None:
+def test_what_csv_writes_is_read(table: list[list[str]], quoting: int, ending: str, last: bool, slab_lines: int, chunk: int) -> None:
     if quoting == csv.QUOTE_MINIMAL and ending == "\n":
         # The csv module does not quote a CR then, so that it reads it back as part of CRLF itself.
         table = [[value.replace("\r", "") for value in values] for values in table]

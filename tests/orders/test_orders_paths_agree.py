@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.orders import STORED, OrderColumns, OrderSource, Rules, gb18030, reading, read_orders
+from engine.orders import STORED, OrderColumns, OrderSource, Rules, gb18030, read_orders, reading
 from engine.orders.columns import NAMES
 from engine.orders.framing import Slab
+from engine.orders.matrix import sound_rows
 from engine.orders.synthetic import row as synthetic_row
 from tests.orders.reference_validator import validate
 
@@ -22,7 +23,8 @@ ODD_TEXT = st.one_of(
     st.text(max_size=12),
     st.text("0123456789X", min_size=1, max_size=19),
     st.text("王芳·•.〇\u3007𬭎龴\u3400\ue000\ufeff ", max_size=20),
-    st.sampled_from(["", " ", '"', '""', ",", "\n", "\r\n", "\r", "\0", "\x07", "19000229", "20000229", "00", "999999", "𬭎" * 8, "王" * 16]),
+    st.sampled_from(["", " ", '"', '""', ",", "\n", "\r\n", "\r", "\0", "\x07", "𬭎" * 8, "王" * 16]),
+    st.sampled_from(["19000229", "20000229", "00", "999999"]),
     st.text("0123456789", min_size=12, max_size=20),
 )
 
@@ -106,7 +108,7 @@ def test_the_fast_way_takes_ordinary_rows() -> None:
     rows = [list(synthetic_row(index)) for index in range(2000)]
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
         source = OrderSource(io.BytesIO(text_of(rows, quoting).encode()))
-        taken = sum(len(reading.sound_rows(slab, source.layout, "utf-8", Rules())[0]) for slab in source.slabs(8192))
+        taken = sum(len(sound_rows(slab, source.layout, "utf-8", Rules())[0]) for slab in source.slabs(8192))
         assert taken == 2000
 
 

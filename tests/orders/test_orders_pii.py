@@ -148,7 +148,7 @@ def test_full_and_broken_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(fd: int, octets: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spool.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(Exhausted) as caught:
         SpoolWriter(tmp_path / "upload", KEY)
     assert caught.value.reason == "DISK_FULL"

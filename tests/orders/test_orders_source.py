@@ -162,14 +162,13 @@ def test_hash_key_must_be_a_key() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"", CHINESE.encode() + b"\n", gb18030.encode(CHINESE) + b"\r\n"]))
 def test_any_bytes_give_rows_rejects_or_a_clear_error(octets: bytes, heading: bytes) -> None:
+    refused, records = "", 0
     try:
-        opened = OrderSource(io.BytesIO(heading + octets))
-        batches = list(read_orders(opened, Rules(), KEY))
+        for batch in read_orders(OrderSource(io.BytesIO(heading + octets)), Rules(), KEY):
+            records += len(batch.lines) + batch.rejected_lines
     except CitycardError as error:
-        assert error.reason.startswith("ORDERS_")
-        assert error.message
-    else:
-        assert sum(len(batch.lines) + batch.rejected_lines for batch in batches) > 0
+        refused = error.reason
+    assert refused.startswith("ORDERS_") if refused else records > 0
 
 
 def test_layout_of_is_in_house_order() -> None:

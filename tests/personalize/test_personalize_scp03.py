@@ -132,7 +132,7 @@ class Card:
 
     def response(self, data, sw):
         if self.level & 0x20 and data:
-            icv = (bytearray(self.counter.to_bytes(16, "big")))
+            icv = bytearray(self.counter.to_bytes(16, "big"))
             icv[0] = 0x80
             icv = Cipher(AES(self.s_enc), modes.ECB()).encryptor().update(bytes(icv))
             padded = data + b"\x80"
@@ -151,7 +151,8 @@ def conversation(i, level, length=16, challenge=b"cardchal"):
     return session, card
 
 
-exchange = st.tuples(st.binary(max_size=239), st.sampled_from([None, 0]), st.binary(max_size=200), st.sampled_from([0x9000, 0x6283, 0x6300, 0x63C2]))
+good_or_warning = st.sampled_from([0x9000, 0x6283, 0x6300, 0x63C2])
+exchange = st.tuples(st.binary(max_size=239), st.sampled_from([None, 0]), st.binary(max_size=200), good_or_warning)
 
 
 @settings(max_examples=60, deadline=None)
@@ -299,7 +300,10 @@ def test_levels_by_mode(i, level):
     assert caught.value.reason == "LEVEL_NOT_OFFERED"
 
 
-@pytest.mark.parametrize(("i", "reason"), [(0x01, "SCP03_S16"), (0x71, "SCP03_S16"), (0x40, "SCP03_MODE"), (0x02, "SCP03_MODE"), (0x80, "SCP03_MODE")])
+@pytest.mark.parametrize(
+    ("i", "reason"),
+    [(0x01, "SCP03_S16"), (0x71, "SCP03_S16"), (0x40, "SCP03_MODE"), (0x02, "SCP03_MODE"), (0x80, "SCP03_MODE")],
+)
 def test_other_modes_are_refused_with_a_reason(i, reason):
     response = bytes(10) + bytes([0x30, 3, i]) + bytes(19 if i & 0x10 else 16)
     with pytest.raises(Unsupported) as caught:
@@ -365,7 +369,12 @@ def test_closing_wipes_and_forbids():
     session.close()
     session.close()
     assert not any(any(view) for view in views)
-    for call in (lambda: session.wrap(0x80, 0xE2, 0, 0), lambda: session.dek_encrypt(bytes(16)), lambda: session.check_response(0, b"", 0x9000)):
+    uses = [
+        lambda: session.wrap(0x80, 0xE2, 0, 0),
+        lambda: session.dek_encrypt(bytes(16)),
+        lambda: session.check_response(0, b"", 0x9000),
+    ]
+    for call in uses:
         with pytest.raises(Precondition) as caught:
             call()
         assert caught.value.reason == "SECRET_WIPED"

@@ -244,7 +244,5 @@ def upgrade() -> None:
     op.create_index("serials_by_attempt", "serials", ["attempt_id"], unique=False)
     numbers = sa.table("ledger_numbers", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
     op.execute(numbers.insert().values(name="epoch", value=0))
-    head = sa.table(
-        "audit_head", sa.column("chain", sa.Integer), sa.column("count", sa.BigInteger), sa.column("hash", sa.LargeBinary)
-    )
+    head = sa.table("audit_head", sa.column("chain", sa.Integer), sa.column("count", sa.BigInteger), sa.column("hash", sa.LargeBinary))
     op.execute(head.insert().values(chain=1, count=0, hash=bytes(32)))
