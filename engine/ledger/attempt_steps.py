@@ -52,9 +52,7 @@ _issue = insert(schema.issued).from_select(
 )
 
 
-def reserve(
-    tx: Tx, job_id: str, line_no: int, station_id: str, lease_us: int, host_challenge: bytes
-) -> Attempt:
+def reserve(tx: Tx, job_id: str, line_no: int, station_id: str, lease_us: int, host_challenge: bytes) -> Attempt:
     """Leases a READY line of a RUNNING job to a station for `lease_us` microseconds of the lease clock.
 
     Raises NotFound JOB_UNKNOWN | LINE_UNKNOWN, Precondition JOB_STATE | LINE_STATE, InvalidInput LEASE.

@@ -233,7 +233,6 @@ class Framer:
                 odd.append(self._open_quote(self._line + at))
             else:
                 # The rest of the record is not read yet: the slab ends before it, and the next one begins with it.
-                odd[:] = [record for record in odd if record.line < self._line + at]
                 return at
         return max(done, len(starts))
 

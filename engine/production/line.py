@@ -34,6 +34,13 @@ log = structlog.get_logger("line")
 LOW_WATER: Final = 64
 REFILL: Final = 512
 SWEEP_S: Final = 1.0
+# Why a station could not present a chip -> the reason in the books, and what to tell an operator.
+NO_BLANK_AT_ALL: Final = {
+    "no-answer": ("CHIP_NO_ANSWER", "the chip does not answer"),
+    "other-keys": ("CHIP_OTHER_KEYS", "the chip has no maker's keys of this version: personalized before, or of another maker"),
+    "locked": ("CHIP_LOCKED", "the chip has locked its keys after too many wrong tries"),
+    "garbage": ("CHIP_GARBAGE", "the chip's answers make no sense"),
+}
 
 
 class Line:
@@ -188,7 +195,8 @@ class Line:
             if reason == "reader":
                 self._outcome(run, reason)
         else:
-            await self._reject_blank(run, token, Corrupt("CHIP_NO_ANSWER" if reason == "no-answer" else "CHIP_GARBAGE", detail))
+            code, words = NO_BLANK_AT_ALL.get(reason, NO_BLANK_AT_ALL["garbage"])
+            await self._reject_blank(run, token, Corrupt(code, f"{words} ({detail})"))
 
     async def played(self, token: int, sequence: int, slab: bytes, stopped: str, apdu_us: list[int]) -> None:
         """Answers to a segment: check all of them, make the step durable, send what comes next."""

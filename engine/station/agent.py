@@ -24,6 +24,10 @@ SOFTWARE: Final = "citycard-station/1"
 _NOT_THE_CHIP: Final = {"NO_BLANK": "no-blank", "READER_GONE": "reader", "PCSC_MISSING": "reader"}
 
 
+# what INITIALIZE UPDATE of a sound chip says when it is no blank of ours: no such key version; key set blocked
+_REFUSALS: Final = {"6A88": "other-keys", "6983": "locked"}
+
+
 class StationAgent:
     """Runs heads against a server until `stop` is set. A card in hand is finished before stopping."""
 
@@ -188,8 +192,9 @@ class StationAgent:
         complete = not played.stopped and len(played.responses) == len(commands)
         last = played.responses[-1] if complete else b""
         if last[-CONTROL_WORD:] != b"\x90\x00":
-            detail = played.stopped or f"INITIALIZE UPDATE answered {last[-CONTROL_WORD:].hex().upper()}"
-            reason = "no-answer" if played.stopped == "CHIP_GONE" else "garbage"
+            sw = last[-CONTROL_WORD:].hex().upper()
+            detail = played.stopped or f"INITIALIZE UPDATE answered {sw}"
+            reason = "no-answer" if played.stopped == "CHIP_GONE" else _REFUSALS.get(sw, "garbage")
             self._send(not_presented=pb.NotPresented(token=lease.token, reason=reason, detail=detail))
             return
         presented = pb.Presented(token=lease.token, atr=atr, initialize_update_response=last[:-CONTROL_WORD])

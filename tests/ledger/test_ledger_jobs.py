@@ -171,13 +171,17 @@ def test_cancel_lets_what_has_begun_run_to_its_end(world):
     assert world.attempt(done).state is S.STACKED
 
 
+def _hash(text: str) -> bytes:
+    return text.encode().ljust(16, b".")
+
+
 def test_issued_finds_people_and_cards_of_good_lines_only(world):
     world.start(count=3)
     world.card(1)
     world.advance(world.reserve(2), S.PRINTED)
-    asked = [hash16("person %d" % (n)) for n in range(1, 2500)], [hash16("card %d" % (n)) for n in range(1, 2500)]
+    asked = [_hash(f"person {n}") for n in range(1, 2500)], [_hash(f"card {n}") for n in range(1, 2500)]
     people, cards = world.see(lines.issued, *asked)
-    holder = (hash16("person %d" % (1)), hash16("card %d" % (1)))
+    holder = (_hash("person 1"), _hash("card 1"))
     assert people == {holder[0]: holder}
     assert cards == {holder[1]: holder}
     assert world.see(lines.issued, [], []) == ({}, {})

@@ -114,6 +114,7 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("photo-file-format", "photo_file", {"photo_file": "../1.jpg"}),
     ("photo-file-format", "photo_file", {"photo_file": ".jpg"}),
     ("photo-file-format", "photo_file", {"photo_file": "1.gif"}),
+    ("photo-file-format", "photo_file", {"photo_file": ".a.jpg"}),
 ]
 
 

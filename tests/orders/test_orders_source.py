@@ -56,13 +56,18 @@ def test_a_multibyte_character_may_lie_across_chunks(monkeypatch: pytest.MonkeyP
 
 
 def test_damaged_utf8_is_not_taken_for_gb18030() -> None:
-    """With English headings and an even number of bytes per row, GB 18030 would decode; the names would be nonsense."""
-    lines = text_of(30, ENGLISH).encode().split(b"\r\n")
-    good = b"\r\n".join(lines[:21])
-    damaged = good + b"\r\n21,\xd6\xd0," + b"\r\n".join(lines[21:])
+    """Two-character names are six bytes of UTF-8 and three good pairs of GB 18030: the file would decode, to nonsense."""
+    rows = []
+    for index in range(30):
+        values = dict(zip(NAMES, row(index), strict=True)) | {"name": "王芳", "address": "", "kind": "first"}
+        rows.append(",".join(values.values()).encode())
+    rows[20] = rows[20].replace("王芳".encode(), "王芳".encode("gb18030"))
+    damaged = b"\r\n".join([ENGLISH.encode(), *rows])
+    assert "王芳" not in damaged.decode("gb18030").splitlines()[1]
     refused = refusal(damaged)
     assert refused.reason == "ORDERS_ENCODING"
-    assert f"line 22, byte {len(good) + 5}" in refused.message
+    assert f"line 22, byte {damaged.index('王芳'.encode('gb18030'))}" in refused.message
+    assert "damage" in refused.message
 
 
 def test_neither_encoding_names_both_places() -> None:

@@ -239,7 +239,7 @@ class NotPresented(_message.Message):
     INITIALIZE_UPDATE_RESPONSE_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     reason: _builtins.str
-    """"no-blank", "no-answer", "garbage", "reader"."""
+    """"no-blank", "reader": nothing is wrong with a chip. "no-answer", "other-keys", "locked", "garbage": what is wrong with it."""
     detail: _builtins.str
     initialize_update_response: _builtins.bytes
     def __init__(
