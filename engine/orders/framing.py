@@ -41,12 +41,13 @@ class BinaryReader(Protocol):
 
 @dataclass(slots=True, repr=False)
 class OddRecord:
-    """A record read singly: its fields, or the rule that it breaks as a record."""
+    """A record read singly: its fields, or the rule that it breaks as a record, and in which field (0 the first), if in one."""
 
     line: int
     fields: list[bytes] = field(default_factory=list)
     rule: str = ""
     message: str = ""
+    place: int | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -276,4 +277,4 @@ def _record(line: int, scan: _Scan, lines: int) -> OddRecord:
         return OddRecord(line, scan.fields)
     span = f"; the record goes on to line {line + lines - 1}" if lines > 1 else ""
     message = f"field {scan.misplaced} has a quote where none may stand{span}"
-    return OddRecord(line, rule="quote-misplaced", message=message)
+    return OddRecord(line, rule="quote-misplaced", message=message, place=scan.misplaced - 1)

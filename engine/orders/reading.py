@@ -75,9 +75,11 @@ def _check_slab(slab: Slab, source: OrderSource, rules: Rules) -> tuple[npt.NDAr
     """Sound rows by line, and the defective records. What the matrix way leaves goes the exact way."""
     rows, columns = sound_rows(slab, source.layout, source.encoding, rules)
     checked: list[CheckedRecord] = []
+    places = source.layout.places
     for record in slab.odd:
         if record.rule:
-            reject = Reject(record.line, NAMES[0], record.rule, record.message)
+            field = NAMES[places.index(record.place)] if record.place in places else ""
+            reject = Reject(record.line, field, record.rule, record.message)
             checked.append(CheckedRecord(record.line, [reject]))
         else:
             checked.append(check_record(record.line, record.fields, source.layout, source.encoding, rules))

@@ -80,7 +80,10 @@ ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """One rule that one row breaks. `line`: physical line on which the record starts, 1 is the heading. `field`: English name."""
+    """One rule that one row breaks. `line`: physical line on which the record starts, 1 is the heading.
+
+    `field`: English name of the column; empty when the record as a whole is at fault.
+    """
 
     line: int
     field: str

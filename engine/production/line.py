@@ -176,14 +176,19 @@ class Line:
         async with run.lock:
             try:
                 card = await self._cards.prepare(run, atr, cplc, response)
-            except (Denied, Corrupt, Conflict) as error:
-                await self._reject_blank(run, token, error)
-                return
             except CitycardError as error:
-                await self.release(run, token, error.reason.lower(), error.message)
+                if token in self._runs:  # else it was given up and settled meanwhile
+                    await self._not_begun(run, token, error)
                 return
             run.card = card
             self._link_of(run).segment(token, card.personalization())
+
+    async def _not_begun(self, run: Run, token: int, error: CitycardError) -> None:
+        """INTENT was not reached: the chip is to blame, or it is not."""
+        if isinstance(error, Denied | Corrupt | Conflict):
+            await self._reject_blank(run, token, error)
+        else:
+            await self.release(run, token, error.reason.lower(), error.message)
 
     async def not_presented(self, token: int, reason: str, detail: str) -> None:
         """No chip answered as a blank does: an empty feeder and a broken reader cost nothing, a dead chip is rejected."""

@@ -138,7 +138,6 @@ class StationAgent:
             if not await asyncio.to_thread(head.path.available):
                 await _wait(self.stopping, 0.25)
                 continue
-            head.settle()
             self._idle[head.index] = True
             self._send(credit=pb.Credit(count=1))
             lease = await self._next(inbox)
@@ -178,6 +177,7 @@ class StationAgent:
                 if message.eject.reason:
                     log.warning("piece not good", head=head.index, bin=bin_name, reason=message.eject.reason)
                 await _shielded(asyncio.to_thread(head.eject, bin_name))
+                head.settle()
                 self._send(stacked=pb.Stacked(token=token, bin=bin_name))
                 return
 

@@ -30,6 +30,9 @@ DRIVER = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 # vpcd has two slots, no more: a second stanza in reader.conf corrupts its state.
 MAX_SLOTS = 2
 _START_S = 10.0
+# pcscd looks at a reader every 0.4 s. A chip that is swapped faster goes unseen: old handles then speak to the new chip, and a
+# handle closed in between leaves the reader empty in pcscd's eyes until the chip is pulled again. No hand is that fast.
+_SWAP_S = 0.6
 _NAME = "citycard rig"
 
 
@@ -48,6 +51,7 @@ class PcscdRig:
         self.readers = [f"{_NAME} 00 {slot:02X}" for slot in range(slots)]
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._pulled_at: dict[int, float] = {}
         self._served: dict[int, tuple[threading.Thread, threading.Event, list[socket.socket]]] = {}
 
     def __enter__(self) -> PcscdRig:
@@ -135,8 +139,10 @@ class PcscdRig:
                 except OSError:
                     continue  # closed by itself meanwhile
             thread.join(5.0)
+            self._pulled_at[slot] = time.monotonic()
 
     def _serve(self, chip: Chip, slot: int, stop: threading.Event, links: list[socket.socket]) -> None:
+        stop.wait(max(0.0, self._pulled_at.get(slot, 0.0) + _SWAP_S - time.monotonic()))
         while not stop.is_set():
             try:
                 link = self.connect(slot)

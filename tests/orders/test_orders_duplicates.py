@@ -37,6 +37,7 @@ def check(rows: Sequence[Sequence[str]], issued: object = nothing_issued, batch_
     for batch in read_orders(OrderSource(io.BytesIO(octets)), Rules(), KEY, issued, batch_lines=batch_lines):  # type: ignore[arg-type]
         taken += batch.lines.tolist()
         assert len(batch.lines) == batch.columns.rows == len(batch.person_hash) == len(batch.card_hash)
+        assert [reject.line for reject in batch.rejects] == sorted(reject.line for reject in batch.rejects)
         for reject in batch.rejects:
             rejects.setdefault(reject.line, set()).add(reject.rule)
     assert sorted([*taken, *rejects]) == list(range(2, len(rows) + 2))

@@ -129,6 +129,8 @@ def test_misplaced_quotes() -> None:
         lines[at] = good_line(1).replace(outlet, bad)
     lines[3] = good_line(1).replace(outlet, b',"Z001",')
     assert rejects_of(b"\n".join(lines)) == ([2, 4, 6, 8], [(3, "quote-misplaced"), (5, "quote-misplaced"), (7, "quote-misplaced")])
+    (batch,) = read_orders(OrderSource(io.BytesIO(b"\n".join(lines))), Rules(), KEY)
+    assert {reject.field for reject in batch.rejects} == {"outlet"}
 
 
 def test_an_open_quote_costs_one_line_only() -> None:
