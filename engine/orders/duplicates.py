@@ -47,7 +47,7 @@ def nothing_issued(person_hashes: Sequence[bytes], card_hashes: Sequence[bytes])
     return frozenset(), {}
 
 
-def field_hashes(values: Iterable[bytes], key: bytes) -> bytes:
+def field_hashes(values: Iterable[bytes], key: bytes | bytearray | memoryview) -> bytes:
     """Keyed 16-byte hashes of UTF-8 field values, one after the other: BLAKE2b (RFC 7693) with key and digest_size=16."""
     keyed = hashlib.blake2b(key=key, digest_size=HASH_LEN).copy
     out = []
@@ -147,7 +147,7 @@ _SAID: Final = (
 class Duplicates:
     """Finds the rows of one file that repeat an earlier good row, batch by batch."""
 
-    def __init__(self, key: bytes, issued: Issued) -> None:
+    def __init__(self, key: bytes | bytearray | memoryview, issued: Issued) -> None:
         self._key = key
         self._issued = issued
         self._tables = (KeyTable(), KeyTable(), KeyTable())

@@ -46,7 +46,12 @@ class Batch:
 
 
 def read_orders(
-    source: OrderSource, rules: Rules, hash_key: bytes, issued: Issued = nothing_issued, *, batch_lines: int = BATCH_LINES
+    source: OrderSource,
+    rules: Rules,
+    hash_key: bytes | bytearray | memoryview,
+    issued: Issued = nothing_issued,
+    *,
+    batch_lines: int = BATCH_LINES,
 ) -> Iterator[Batch]:
     """Reads, checks and yields the orders of a file, in file order, in memory bounded but for the duplicates' table.
 

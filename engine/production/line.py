@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 from engine.dispatch.dispatcher import Assignment, Dispatcher, StationInfo
 from engine.dispatch.queues import JobInfo
 from engine.ledger import attempts, jobs, lines
+from engine.ledger.pulse import pulse
 from engine.ledger.states import JOB_ENDED, AttemptState, ScrapReason
 from engine.ledger.tx import Tx
 from engine.personalize.segment import Segment
@@ -34,6 +35,7 @@ log = structlog.get_logger("line")
 LOW_WATER: Final = 64
 REFILL: Final = 512
 SWEEP_S: Final = 1.0
+DRAIN_STEP_S: Final = 0.05
 # Why a station could not present a chip -> the reason in the books, and what to tell an operator.
 NO_BLANK_AT_ALL: Final = {
     "no-answer": ("CHIP_NO_ANSWER", "the chip does not answer"),
@@ -57,6 +59,8 @@ class Line:
         self._cards = CardRoom(context)
         self._settlement = Settlement(self, context, self._cards)
         self.draining = False
+        # Why no new card may be begun, in plain words; empty while all is well. Cards in hand go on as far as they can.
+        self.trouble = ""
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -93,7 +97,7 @@ class Line:
 
     async def pump(self) -> None:
         """Hands out whatever can be handed out now."""
-        if self.draining:
+        if self.draining or self.trouble:
             return
         async with self._pumping:
             await self._refill()
@@ -370,14 +374,23 @@ class Line:
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
-    async def sweep_forever(self) -> None:
-        """Expires leases before INTENT and tears cards past their time, once a second."""
+    async def sweep_forever(self, changed: Callable[[str], Awaitable[None]]) -> None:
+        """Once a second: proves that the ledger can be written, expires leases before INTENT, tears cards past their time.
+
+        `changed` is told when trouble begins or ends: its plain words, or an empty text.
+        """
         while True:
             await asyncio.sleep(SWEEP_S)
+            before = self.trouble
             try:
+                await self._ledger.write(pulse)
+                self.trouble = ""
                 await self.sweep()
             except CitycardError as error:
-                log.error("sweep failed", reason=error.reason, detail=error.message)
+                self.trouble = error.message
+            if self.trouble != before:
+                log.error("trouble" if self.trouble else "trouble over", detail=self.trouble or before)
+                await changed(self.trouble)
 
     async def sweep(self) -> None:
         for attempt in await self._ledger.write(attempts.expire_leases):
@@ -406,6 +419,8 @@ class Line:
         """Why no station takes a line of a job, in plain words."""
         if self.draining:
             return "the server is stopping"
+        if self.trouble:
+            return self.trouble
         if not self._links:
             return "no station is connected"
         return self._dispatch.waiting_for(job_id) or "the stations have no blanks left"
@@ -440,11 +455,12 @@ class Line:
     async def drain(self, grace_s: float) -> None:
         """Leases nothing more, lets cards in hand finish for up to `grace_s`, then lets the stations go."""
         self.draining = True
-        deadline = asyncio.get_running_loop().time() + grace_s
         for token, run in list(self._runs.items()):
             if run.card is None:
                 await self.release(run, token, "server-stops")
-        while self._runs and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.05)
+        for _ in range(int(grace_s / DRAIN_STEP_S)):
+            if not self._runs:
+                break
+            await asyncio.sleep(DRAIN_STEP_S)
         for link, _ in list(self._links.values()):
             link.close()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from engine.ledger import jobs, pieces, reconcile
+from engine.ledger import audit, jobs, pieces, reconcile
 from engine.ledger.lines import LineResult
 from engine.ledger.states import AttemptState, ScrapReason
 from engine.orders.pii import JobSeal
@@ -48,6 +48,7 @@ def build(conn: Connection, job: jobs.JobRow, view: JobView, compiled: CompiledP
     counts = jobs.counts(conn, job.job_id)
     drawn = pieces.figures(conn, job_no=job.job_no).drawn
     grades = proofs(compiled)
+    head = audit.head(conn)
     samples = counts.scrapped.get(ScrapReason.SAMPLE.value, 0)
     failures = {f"scrapped: {k}": v for k, v in counts.scrapped.items() if k != ScrapReason.SAMPLE.value}
     failures |= {f"blank rejected: {k}": v for k, v in counts.blanks_rejected.items()}
@@ -75,6 +76,8 @@ def build(conn: Connection, job: jobs.JobRow, view: JobView, compiled: CompiledP
         "blanks_drawn": drawn,
         "failures": failures,
         "key_proofs": {"summary": dict(Counter(grades.values())), "keys": grades},
+        # keep this elsewhere too: it is what shows an audit chain that was cut or an old copy put back
+        "audit": {"leaves": head.count, "head": head.hash.hex().upper()},
         "job_pieces": books(reconcile.reconcile(conn, job_id=job.job_id)),
         "reconciliation": books(reconcile.reconcile(conn)),
     }

@@ -90,9 +90,15 @@ class Served:
 
     server: grpc.aio.Server
     line: Line
-    desk: JobDesk
     health: health.aio.HealthServicer
+    services: tuple[str, ...]
     port: int
+
+    async def say_health(self, trouble: str) -> None:
+        """SERVING while new cards can be begun, NOT_SERVING while something forbids it."""
+        status = health_pb2.HealthCheckResponse.NOT_SERVING if trouble else health_pb2.HealthCheckResponse.SERVING
+        for name in self.services:
+            await self.health.set(name, status)
 
 
 async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Served:
@@ -122,9 +128,9 @@ async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Serv
     if port == 0:
         raise Unavailable("PORT_TAKEN", f"{bind} cannot be bound: another program listens there; choose another --bind")
     await server.start()
-    for name in ("", *names):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return Served(server, line, desk, checks, port)
+    served = Served(server, line, checks, ("", *names), port)
+    await served.say_health("")
+    return served
 
 
 async def serve(
@@ -150,7 +156,7 @@ async def _serve_until_told(ledger: Ledger, custody: Custody, data: Path, bind: 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    sweeper = asyncio.create_task(served.line.sweep_forever())
+    sweeper = asyncio.create_task(served.line.sweep_forever(served.say_health))
     ready(served.port)
     log.info("serving", port=served.port, data=str(data), pid=os.getpid())
     await stop.wait()

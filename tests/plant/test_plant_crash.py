@@ -49,7 +49,7 @@ def test_kill_nine_at_random_points_loses_no_line_and_doubles_no_card(works: Wor
 
     report = works.report(job.job_id)
     differences = {name: works.count(name) for name in STATIONS}
-    assert differences == dict.fromkeys(STATIONS, []), report
+    assert differences == {name: [] for name in STATIONS}, report
     assert works.report(job.job_id)["reconciliation"]["agrees"], report
     rows = works.results(job.job_id)
     assert sorted(int(r["line"]) for r in rows) == list(range(2, LINES + 2))
