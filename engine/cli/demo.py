@@ -47,23 +47,31 @@ def demo(
 ) -> None:
     """Make every card of an order file with virtual chips, and close the books. TEST keys only."""
     require_file(orders)
-    began = time.monotonic()
     place = data or Path(".demo") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    if place.exists() and any(place.iterdir()):
-        raise Unavailable("DATA_NOT_FRESH", f"{place} is not empty: a demo begins in a fresh directory")
-    with ExitStack() as stack:
-        rig = stack.enter_context(PcscdRig()) if pcsc else None
-        plant = stack.enter_context(Plant(place))
-        run = _Run(plant, orders, min(stations, MAX_SLOTS) if rig else stations, profile, rig, quiet=as_json)
-        result = run.make(began + time_limit)
-    result["audit"] = str(_export_audit(place))
-    result["seconds"] = round(time.monotonic() - began, 2)
+    result = run_demo(orders, stations, profile, place, pcsc=pcsc, quiet=as_json, time_limit=time_limit)
     if as_json:
         output.emit_json(result)
     else:
         _print_summary(result, place)
     if not (result["reconciled"] and result["good"] == result["accepted"] and result["state"] == "COMPLETE"):
         raise typer.Exit(1)
+
+
+def run_demo(
+    orders: Path, stations: int, profile: str, place: Path, *, pcsc: bool, quiet: bool, time_limit: float
+) -> dict[str, Any]:
+    """The whole demo in the fresh directory `place`; the summary that --json prints. Unavailable DATA_NOT_FRESH."""
+    began = time.monotonic()
+    if place.exists() and any(place.iterdir()):
+        raise Unavailable("DATA_NOT_FRESH", f"{place} is not empty: a demo begins in a fresh directory")
+    with ExitStack() as stack:
+        rig = stack.enter_context(PcscdRig()) if pcsc else None
+        plant = stack.enter_context(Plant(place))
+        run = _Run(plant, orders, min(stations, MAX_SLOTS) if rig else stations, profile, rig, quiet=quiet)
+        result = run.make(began + time_limit)
+    result["audit"] = str(_export_audit(place))
+    result["seconds"] = round(time.monotonic() - began, 2)
+    return result
 
 
 class _Run:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from engine.calc import run as run_calc
@@ -56,20 +55,33 @@ def run() -> None:
     """Entry point of the console script."""
     as_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
+        # outside its standalone mode typer returns the status of `typer.Exit` instead of leaving with it
+        status = app(standalone_mode=False)
     except CitycardError as error:
         output.fail(error.reason, error.message, as_json=as_json)
         raise SystemExit(1) from None
-    except click.exceptions.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        _wrong_usage(error, as_json=as_json)
         raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(130) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        output.fail("FILE_ERROR", f"{place}{error.strerror or type(error).__name__}", as_json=as_json)
+        raise SystemExit(1) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _wrong_usage(error: typer.TyperException, *, as_json: bool) -> None:
+    """One line, as for every error; a command without arguments has printed its help already and has no message."""
+    message = " ".join(error.format_message().split())
+    if message:
+        context = getattr(error, "ctx", None)
+        hint = "" if context is None else f" (see `{context.command_path} --help`)"
+        output.fail("USAGE", message + hint, as_json=as_json)
 
 
 if __name__ == "__main__":

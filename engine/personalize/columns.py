@@ -1,7 +1,6 @@
 """Text columns to card bytes, a whole column at a time.
 
-A column is either a numpy 'S' array (n,) or a uint8 matrix (n, width) of characters, NUL after the text. Results are uint8
-matrices (n, length).
+A column is either a numpy 'S' array (n,) or a uint8 matrix (n, width) of characters, NUL after the text.
 
 Codecs: `an` and `raw` left-aligned, 00 fill; `gb` the same, but text that is too long is cut at a character's end (GB 18030);
 `cn` BCD left-aligned, F fill (LD/T 32, EMV format cn); `n` BCD right-aligned, 0 fill (EMV format n).
@@ -9,13 +8,13 @@ Codecs: `an` and `raw` left-aligned, 00 fill; `gb` the same, but text that is to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.profiles.model import Codec, Item
+from engine.profiles.plan import Slot, TextFill, TextPlan
 from keys.errors import InvalidInput
 
 Bytes2D = npt.NDArray[np.uint8]
@@ -29,57 +28,74 @@ _NIBBLE[0] = 0xF
 
 
 def as_matrix(column: Column) -> Bytes2D:
-    """The column as characters, (n, width)."""
-    if column.ndim == 2:
-        return np.asarray(column, np.uint8)
+    """The column as characters, (n, width); InvalidInput WRONG_SHAPE when it is neither kind of column."""
+    if column.ndim == 2 and column.dtype == np.uint8:
+        return column
+    if column.ndim != 1 or column.dtype.kind != "S":
+        raise InvalidInput("WRONG_SHAPE", f"a column of {column.dtype} with {column.ndim} dimensions is no column of text")
     flat = np.ascontiguousarray(column)
     return flat.view(np.uint8).reshape(len(flat), flat.dtype.itemsize)
 
 
-def fit(matrix: Bytes2D, width: int) -> Bytes2D:
-    """The matrix at exactly `width` columns, 00 filled; InvalidInput FIELD_TOO_LONG when a text does not fit."""
-    if matrix.shape[1] > width and matrix[:, width:].any():
-        row = int(np.nonzero(matrix[:, width:].any(axis=1))[0][0])
-        raise InvalidInput("FIELD_TOO_LONG", f"text of row {row} is longer than the {width} bytes of its field")
-    out = np.zeros((len(matrix), width), np.uint8)
-    shared = min(width, matrix.shape[1])
-    out[:, :shared] = matrix[:, :shared]
-    return out
+def matrix_of(columns: Mapping[str, Column], name: str, rows: int) -> Bytes2D:
+    """One column, (rows, width); InvalidInput FIELD_UNKNOWN or WRONG_SHAPE. One row never stands for many cards."""
+    if name not in columns:
+        raise InvalidInput("FIELD_UNKNOWN", f"there is no column {name!r}")
+    matrix = as_matrix(columns[name])
+    if len(matrix) != rows:
+        raise InvalidInput("WRONG_SHAPE", f"column {name} has {len(matrix)} rows, the batch has {rows}")
+    return matrix
 
 
-def join(columns: Mapping[str, Column], items: Sequence[Item], rows: int) -> Bytes2D:
-    """The items side by side. With several items each must have its full width in every row."""
-    pieces: list[Bytes2D] = []
-    for item in items:
+def write_texts(plan: TextPlan, columns: Mapping[str, Column], image: Bytes2D) -> None:
+    """Every text of the plan into images (n, image_len).
+
+    Raises InvalidInput naming field and row: FIELD_UNKNOWN, WRONG_SHAPE, FIELD_TOO_LONG, FIELD_TOO_SHORT, NOT_DIGITS.
+    """
+    rows = len(image)
+    source = np.zeros((rows, plan.width), np.uint8)
+    source[:, : len(plan.constants)] = np.frombuffer(plan.constants, np.uint8)
+    for slot in plan.slots:
+        _place(source[:, slot.start : slot.start + slot.width], slot, matrix_of(columns, slot.field, rows))
+    image[:, plan.byte_to] = np.take(source, plan.byte_from, axis=1)
+    nibbles = np.take(_NIBBLE, source)
+    high, low = np.take(nibbles, plan.bcd_high, axis=1), np.take(nibbles, plan.bcd_low, axis=1)
+    if high.size and max(high.max(), low.max()) == 0xFF:
+        _refuse_digits(plan, high, low)
+    image[:, plan.bcd_to] = high << np.uint8(4) | low
+    for fill in plan.cuts:
+        image[:, fill.offset : fill.offset + fill.length] = _cut(fill, columns, rows)
+
+
+def _place(place: Bytes2D, slot: Slot, matrix: Bytes2D) -> None:
+    if matrix.shape[1] > slot.width:
+        beyond = matrix[:, slot.width :].any(axis=1)
+        if beyond.any():
+            row = int(beyond.argmax())
+            raise InvalidInput("FIELD_TOO_LONG", f"{slot.field} of row {row} has more than {slot.width} characters")
+        matrix = matrix[:, : slot.width]
+    place[:, : matrix.shape[1]] = matrix
+    if slot.full and not place.all():
+        row = int((place == 0).any(axis=1).argmax())
+        raise InvalidInput("FIELD_TOO_SHORT", f"{slot.field} of row {row} does not have {slot.width} characters")
+
+
+def _refuse_digits(plan: TextPlan, high: Bytes2D, low: Bytes2D) -> None:
+    row, at = np.argwhere((high == 0xFF) | (low == 0xFF))[0]
+    place = int((plan.bcd_high if high[row, at] == 0xFF else plan.bcd_low)[at])
+    name = next((s.field for s in plan.slots if s.start <= place < s.start + s.width), "a constant text")
+    raise InvalidInput("NOT_DIGITS", f"{name} of row {row} goes into a BCD field and holds something other than digits")
+
+
+def _cut(fill: TextFill, columns: Mapping[str, Column], rows: int) -> Bytes2D:
+    pieces = []
+    for item in fill.items:
         if item.text is not None:
             pieces.append(np.tile(np.frombuffer(item.text.encode("ascii"), np.uint8), (rows, 1)))
             continue
-        if item.field is None or item.field not in columns:
-            raise InvalidInput("FIELD_UNKNOWN", f"there is no column {item.field!r}")
-        matrix = as_matrix(columns[item.field])
+        matrix = matrix_of(columns, item.field or "", rows)
         pieces.append(matrix if item.slice is None else matrix[:, item.slice[0] : item.slice[1]])
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-
-
-def bcd(text: Bytes2D, length: int, *, right: bool) -> Bytes2D:
-    """Digits to BCD, (n, length). `right`: number aligned right with 0 fill, else left with F fill."""
-    nibbles = _NIBBLE[text]
-    if (nibbles == 0xFF).any():
-        raise InvalidInput("NOT_DIGITS", "text for a BCD field holds something other than digits")
-    wide = np.full((len(text), 2 * length), 0 if right else 0xF, np.uint8)
-    if right:
-        for row in range(len(text)):  # numbers are rare and short; only their lengths differ
-            digits = nibbles[row][nibbles[row] != 0xF]
-            if len(digits) > 2 * length:
-                raise InvalidInput("FIELD_TOO_LONG", f"number of row {row} has more than {2 * length} digits")
-            wide[row, 2 * length - len(digits) :] = digits
-    else:
-        if nibbles.shape[1] > 2 * length and (nibbles[:, 2 * length :] != 0xF).any():
-            raise InvalidInput("FIELD_TOO_LONG", f"a number has more than {2 * length} digits")
-        shared = min(nibbles.shape[1], 2 * length)
-        wide[:, :shared] = nibbles[:, :shared]
-    packed: Bytes2D = np.bitwise_or(np.left_shift(wide[:, 0::2], 4), wide[:, 1::2], dtype=np.uint8)
-    return packed
+    return cut_gb(np.concatenate(pieces, axis=1), fill.length)
 
 
 def cut_gb(matrix: Bytes2D, length: int) -> Bytes2D:
@@ -89,18 +105,15 @@ def cut_gb(matrix: Bytes2D, length: int) -> Bytes2D:
     out[:, :shared] = matrix[:, :shared]
     if matrix.shape[1] > length:
         for row in np.nonzero(matrix[:, length])[0]:
-            text = matrix[row].tobytes().rstrip(b"\0").decode("gb18030")
-            while len(text.encode("gb18030")) > length:
-                text = text[:-1]
-            encoded = text.encode("gb18030")
-            out[row] = 0
-            out[row, : len(encoded)] = np.frombuffer(encoded, np.uint8)
+            out[row, _last_character(matrix[row].tobytes(), length) :] = 0
     return out
 
 
-def encode(columns: Mapping[str, Column], items: Sequence[Item], codec: Codec, length: int, rows: int) -> Bytes2D:
-    """One field of the card for every row, (rows, length)."""
-    text = join(columns, items, rows)
-    if codec in ("cn", "n"):
-        return bcd(text, length, right=codec == "n")
-    return cut_gb(text, length) if codec == "gb" else fit(text, length)
+def _last_character(text: bytes, length: int) -> int:
+    """Where the last whole character within `length` bytes ends: one byte below 80, four if a digit is second, else two."""
+    end = 0
+    while True:
+        size = 1 if text[end] < 0x80 else 4 if text[end + 1 : end + 2].isdigit() else 2
+        if end + size > length:
+            return end
+        end += size

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from engine.personalize.columns import Bytes2D, Column, as_matrix, encode
+from engine.personalize.columns import Bytes2D, Column, as_matrix, write_texts
 from engine.profiles.compile import CardKey, CompiledProfile
-from keys.custody import Custody, Derivation
+from engine.profiles.plan import Run
+from keys.custody import Custody
 from keys.diversify import emv_y
 from keys.errors import InvalidInput
 from keys.kcv import kcv_array
@@ -21,31 +22,28 @@ from keys.secrets import SecretArray, SecretBytes
 
 
 def card_factors(key: CardKey, columns: Mapping[str, Column]) -> Bytes2D:
-    """The card level factor of one key for every row, (n, 8) (see `KeySet.factors`)."""
+    """The card level factor of one key for every row, (n, 8) (see `KeySet.factors`).
+
+    Raises InvalidInput: FIELD_UNKNOWN, FACTOR_INVALID, SERIAL_INVALID for a serial that is not all digits, PAN_INVALID, PSN_INVALID.
+    """
     kind, _, name = key.card_factor.partition(":")
     if kind == "chip-serial":
-        return as_matrix(columns["chip_serial"])
+        return as_matrix(_column(columns, "chip_serial"))
     if kind == "serial":
-        digits = as_matrix(columns[f"{name}_serial"])[:, -16:] - ord("0")
-        return np.bitwise_or(np.left_shift(digits[:, 0::2], 4), digits[:, 1::2], dtype=np.uint8)
+        digits = as_matrix(_column(columns, f"{name}_serial"))[:, -16:] - np.uint8(ord("0"))
+        if digits.shape[1] != 16 or (digits > 9).any():
+            raise InvalidInput("SERIAL_INVALID", f"{key.label}: serials of pool {name} must be 16 digits or more, the same number in all")
+        factor: Bytes2D = digits[:, 0::2] << np.uint8(4) | digits[:, 1::2]
+        return factor
     if kind == "pan-psn":
-        return emv_y(columns["pan"], columns["psn"], "a" if key.method == "emv-a" else "b")
+        return emv_y(_column(columns, "pan"), _column(columns, "psn"), "a" if key.method == "emv-a" else "b")
     raise InvalidInput("FACTOR_INVALID", f"{key.label}: unknown card factor {key.card_factor!r}")
 
 
-def derivations(compiled: CompiledProfile) -> list[Derivation]:
-    """What the custody is asked for, in the order of `compiled.keys`. EMV option A and B are a dispersion by Y, so `pboc`."""
-    return [
-        Derivation(
-            key_id=key.master_id,
-            method="pboc",
-            algorithm=key.algorithm,
-            upper_factors=key.upper_factors,
-            parity=key.parity,
-            purpose=None,
-        )
-        for key in compiled.keys
-    ]
+def _column(columns: Mapping[str, Column], name: str) -> Column:
+    if name not in columns:
+        raise InvalidInput("FIELD_UNKNOWN", f"there is no column {name!r}")
+    return columns[name]
 
 
 def derive_keys(compiled: CompiledProfile, columns: Mapping[str, Column], custody: Custody) -> SecretArray:
@@ -57,21 +55,15 @@ def derive_keys(compiled: CompiledProfile, columns: Mapping[str, Column], custod
         if at not in cache:
             cache[at] = np.ascontiguousarray(card_factors(key, columns))
         factors.append(cache[at])
-    return custody.derive(derivations(compiled), factors)
+    return custody.derive(compiled.derivations, factors)
 
 
 def key_check_values(compiled: CompiledProfile, keys: SecretArray) -> Bytes2D:
     """Check values (k, n, 3), by each algorithm's method: 3DES and SM4 zero block, AES one block."""
     array = keys.array
     out = np.empty((array.shape[0], array.shape[1], 3), np.uint8)
-    algorithms = np.array([key.algorithm for key in compiled.keys])
-    for algorithm in np.unique(algorithms):
-        at = np.nonzero(algorithms == algorithm)[0]
-        chosen = np.ascontiguousarray(array[at]).reshape(-1, 16)
-        try:
-            out[at] = kcv_array(str(algorithm), chosen).reshape(len(at), array.shape[1], 3)
-        finally:
-            chosen[:] = 0
+    for algorithm, first, after in compiled.algorithms:
+        out[first:after] = kcv_array(algorithm, array[first:after].reshape(-1, 16)).reshape(after - first, -1, 3)
     return out
 
 
@@ -87,23 +79,39 @@ def pin_blocks(pin_key: SecretBytes, tokens: Sequence[int], digits: int) -> Byte
 
 
 def build_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys: SecretArray, pins: Bytes2D) -> SecretArray:
-    """Card images (n, image_len). `columns` as for `encode`, `keys` (k, n, 16), `pins` (n, 8)."""
-    rows = keys.array.shape[1]
-    image = np.empty((rows, compiled.image_len), np.uint8)
-    image[:] = np.frombuffer(compiled.template, np.uint8)
-    for fill in compiled.texts:
-        image[:, fill.offset : fill.offset + fill.length] = encode(columns, fill.items, fill.codec, fill.length, rows)
-    for offset, index in compiled.key_offsets:
-        image[:, offset : offset + 16] = keys.array[index]
-    kcvs = key_check_values(compiled, keys)
-    for offset, index in compiled.kcv_offsets:
-        image[:, offset : offset + 3] = kcvs[index]
-    for offset in compiled.pin_offsets:
-        image[:, offset : offset + 8] = pins
-    return SecretArray(image)
+    """Card images (n, image_len). `columns` as for `write_texts`, `keys` (k, n, 16), `pins` (n, 8).
+
+    Raises InvalidInput as `write_texts`; WRONG_SHAPE when keys or PINs are not those of this batch.
+    """
+    count, rows = keys.array.shape[:2]
+    if count != len(compiled.keys) or pins.shape != (rows, 8):
+        raise InvalidInput("WRONG_SHAPE", f"{count} keys and PIN blocks of {pins.shape} for {rows} cards of {len(compiled.keys)} keys")
+    images = SecretArray.empty((rows, compiled.image_len))
+    try:
+        image = images.array
+        image[:] = np.frombuffer(compiled.template, np.uint8)
+        write_texts(compiled.text_plan, columns, image)
+        _scatter(image, compiled.key_runs, keys.array)
+        _scatter(image, compiled.kcv_runs, key_check_values(compiled, keys))
+        for offset in compiled.pin_offsets:
+            image[:, offset : offset + 8] = pins
+    except BaseException:
+        images.close()
+        raise
+    return images
+
+
+def _scatter(image: Bytes2D, runs: Iterable[Run], values: Bytes2D) -> None:
+    """values (k, n, width) to the places of their keys: each run is one strided copy, card after card."""
+    rows, length = image.shape
+    item = np.dtype((np.void, values.shape[2]))
+    whole = values.view(item)[:, :, 0]
+    for run in runs:
+        places = np.ndarray((rows, run.count), item, buffer=image.data, offset=run.offset, strides=(length, run.stride))
+        places[...] = whole[run.first : run.first + run.count].T
 
 
 def image_digest(image: Bytes2D, digest_key: SecretBytes) -> bytes:
     """Keyed digest of one image: what INTENT stores. Keyed, so that the ledger holds nothing a guess could be tried against."""
     with digest_key.reveal() as key:
-        return hashlib.blake2b(np.ascontiguousarray(image).data, key=bytes(key)[:64], digest_size=32).digest()
+        return hashlib.blake2b(np.ascontiguousarray(image).data, key=key, digest_size=32).digest()

@@ -57,13 +57,15 @@ def answers_of(segment: Segment, slab: bytes) -> list[Answer]:
     word, and ANSWER_UNEXPECTED naming the first command that was answered otherwise.
     """
     raw = from_slab(slab)
+    if len(raw) > len(segment.commands):
+        raise Corrupt("ANSWERS_MISSING", f"{len(raw)} answers to {len(segment.commands)} commands of segment {segment.sequence}")
     answers = []
     for index, response in enumerate(raw):
         if len(response) < 2:
             raise Corrupt("ANSWER_SHORT", f"command {index} of segment {segment.sequence} has no status word: outcome unknown")
         sw = int.from_bytes(response[-2:], "big")
-        if index >= len(segment.commands) or sw != segment.expected[index]:
-            ins = segment.commands[index][1] if index < len(segment.commands) else 0
+        if sw != segment.expected[index]:
+            ins = segment.commands[index][1]
             raise Corrupt("ANSWER_UNEXPECTED", f"command {index} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
         answers.append(Answer(response[:-2], sw))
     if len(answers) != len(segment.commands):

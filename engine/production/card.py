@@ -6,6 +6,7 @@ stations: values in, segments out, errors raised.
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class CardInMaking:
         self._wrapped = 0
         self._talk = None
         self._close_session()
-        return self._emit(self._reopen_commands(), journal_answers=True)
+        return self._emit(self._reopen_commands(), journal_answers=False)
 
     def accept_personalization(self, slab: bytes) -> None:
         """Checks every answer and response MAC of the personalization, and PUT KEY's echo of version and check values."""
@@ -224,11 +225,11 @@ class CardInMaking:
 
     def next_proof(self, slab: bytes) -> Segment | None:
         """Checks the answers of a proof segment; the next one, or None when every applet has proven itself."""
+        if self._talk is None:
+            raise Corrupt("SEQUENCE", "no proof is under way")
         answers = answers_of(self._segment(), slab)
         for step, answer in zip(self._steps, answers, strict=True):
             step.check(answer.data)
-        if self._talk is None:
-            raise Corrupt("SEQUENCE", "no proof is under way")
         try:
             self._steps = self._talk.send(answers)
         except StopIteration:
@@ -238,7 +239,7 @@ class CardInMaking:
     def rebuild(self, host_challenge: bytes, response: bytes, columns: Mapping[str, Column], digest: bytes) -> None:
         """After a restart: the same session and image from the ledger's facts; Corrupt IMAGE_CHANGED if the digest differs."""
         self.open(host_challenge, response)
-        if self.prepare(columns) != digest:
+        if not hmac.compare_digest(self.prepare(columns), digest):
             raise Corrupt("IMAGE_CHANGED", "the image built from the ledger is not the one INTENT was given for")
 
     def close(self) -> None:
@@ -248,6 +249,8 @@ class CardInMaking:
             if secret is not None:
                 secret.close()
         self._image = self._keys = self._issuer = self._talk = None
+        # what answers should be is the holder's data too
+        self._steps = []
 
     # -- helpers -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
+
+from sqlalchemy import Connection
 
 from engine.ledger import attempts, jobs, lines
 from engine.ledger.attempts import Attempt
@@ -17,6 +20,16 @@ from keys.errors import Conflict, Corrupt, Denied, Precondition
 
 # A chip whose cryptogram was wrong this often is never tried again: it may lock, or is somebody else's.
 CRYPTOGRAM_TRIES: Final = attempts.QUARANTINE_AFTER
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Of a line and a chip: the sealed record, failed cryptograms, the next PSN, the job's wrapped data key where it is needed."""
+
+    blob: bytes
+    tries: int
+    psn: int
+    wrapped: bytes | None
 
 
 class CardRoom:
@@ -40,12 +53,14 @@ class CardRoom:
         """
         attempt = run.attempt
         token = attempt.token
-        order, digits = await self.order(attempt)
+        kvn = int(self._context.profile(run.profile).profile.channel.transport.kvn, 16)
+        claim = identity_of(response, kvn)
+        facts = await self._facts(attempt, run.profile, claim.chip_id)
+        if facts.tries >= CRYPTOGRAM_TRIES:
+            raise Denied("CHIP_QUARANTINED", f"chip {claim.chip_id} failed to prove its keys {CRYPTOGRAM_TRIES} times")
+        order, digits = self._open(attempt, facts.blob)
         compiled = self._context.compiled_for(run.profile, digits)
         profile = compiled.loaded.profile
-        claim = identity_of(response, int(profile.channel.transport.kvn, 16))
-        if await self._context.ledger.aread(lambda conn: attempts.chip_tries(conn, claim.chip_id)) >= CRYPTOGRAM_TRIES:
-            raise Denied("CHIP_QUARANTINED", f"chip {claim.chip_id} failed to prove its keys {CRYPTOGRAM_TRIES} times")
         card = CardInMaking(compiled, self._context.custody, token)
         try:
             try:
@@ -56,9 +71,7 @@ class CardRoom:
             sighting = await self._context.ledger.write(lambda tx: _present(tx, attempt, identity.chip_id, atr, cplc, response))
             _require_fresh(identity.chip_id, sighting)
             serials = {pool.name: self._context.serials.draw(pool.name) for pool in profile.serials}
-            remake = next((a.remake_psn for a in profile.applications if a.remake_psn), "next")
-            psn = await self._context.ledger.aread(lambda conn: attempts.psn_for(conn, attempt.job_id, attempt.line_no, remake))
-            columns = attempt_columns(profile, order, serials, psn, identity.serial)
+            columns = attempt_columns(profile, order, serials, facts.psn, identity.serial)
             digest = card.prepare(columns)
             await self._context.ledger.write(
                 lambda tx: attempts.intent(
@@ -71,7 +84,7 @@ class CardRoom:
                     profile_hash=compiled.loaded.sha256,
                     image_digest=digest,
                     serials=serials,
-                    psn=psn,
+                    psn=facts.psn,
                     max_chip_us=profile.chip.max_chip_time_s * 1_000_000,
                 )
             )
@@ -80,22 +93,37 @@ class CardRoom:
             raise
         return card
 
-    async def order(self, attempt: Attempt) -> tuple[dict[str, Column], int]:
-        """The order line's columns, decrypted just in time, and the length of its PAN."""
+    async def _facts(self, attempt: Attempt, profile: str, chip_id: str) -> _Facts:
+        """What one read of the ledger says about a line and the chip presented for it; the job's data key is at hand afterwards."""
+        applications = self._context.profile(profile).profile.applications
+        remake = next((a.remake_psn for a in applications if a.remake_psn), "next")
+
+        def look(conn: Connection) -> _Facts:
+            return _Facts(
+                blob=lines.get_blob(conn, attempt.job_id, attempt.line_no),
+                tries=attempts.chip_tries(conn, chip_id),
+                psn=attempts.psn_for(conn, attempt.job_id, attempt.line_no, remake),
+                wrapped=None if attempt.job_id in self._seals else jobs.get(conn, attempt.job_id).pii_key_wrapped,
+            )
+
+        facts = await self._context.ledger.aread(look)
         if attempt.job_id not in self._seals:
-            job = await self._context.ledger.aread(lambda conn: jobs.get(conn, attempt.job_id))
-            if job.pii_key_wrapped is None:
+            if facts.wrapped is None:
                 raise Precondition("DATA_DESTROYED", f"the personal data of job {attempt.job_id} was destroyed")
-            with self._context.custody.unwrap_data_key(job.pii_key_wrapped) as key:
+            with self._context.custody.unwrap_data_key(facts.wrapped) as key:
                 self._seals[attempt.job_id] = JobSeal(key.reveal(), attempt.job_id)
-        blob = await self._context.ledger.aread(lambda conn: lines.get_blob(conn, attempt.job_id, attempt.line_no))
+        return facts
+
+    def _open(self, attempt: Attempt, blob: bytes) -> tuple[dict[str, Column], int]:
+        """The order line's columns, decrypted just in time, and the length of its PAN."""
         columns = decode_records([self._seals[attempt.job_id].open_row(attempt.line_no, blob)])
         return dict(columns), len(columns["pan"][0])
 
     async def rebuild(self, run: Run) -> CardInMaking:
         """The card of an attempt past INTENT, from the ledger's facts alone."""
         attempt = run.attempt
-        order, digits = await self.order(attempt)
+        facts = await self._facts(attempt, run.profile, attempt.chip_id or "")
+        order, digits = self._open(attempt, facts.blob)
         compiled = self._context.compiled_for(run.profile, digits)
         if compiled.loaded.sha256 != attempt.profile_hash:
             raise Corrupt("PROFILE_CHANGED", f"profile {run.profile} changed since this card was begun")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ class JobDesk:
         self._line = line
         self._spool = data / "uploads"
         self._uploading: set[str] = set()
+        self._stuck: dict[str, str] = {}
 
     async def recover(self) -> None:
         """After a start of the server: running jobs run again; uploads that were cut off are gone."""
@@ -43,7 +45,13 @@ class JobDesk:
             stale.unlink()
         for job in await self._ledger.aread(jobs.list_jobs):
             if job.state is JobState.RUNNING:
-                await self._line.job_running(job)
+                try:
+                    self._context.profile_of(job.profile, job.profile_hash)
+                    await self._line.job_running(job)
+                except CitycardError as error:
+                    # one job that cannot go on must not keep every other one from being made
+                    self._stuck[job.job_id] = error.message
+                    log.error("job cannot go on", job=job.job_id, reason=error.reason, detail=error.message)
 
     async def create(
         self,
@@ -59,7 +67,7 @@ class JobDesk:
         """Makes a job, or returns the one made with this key before."""
         if not idempotency_key:
             raise InvalidInput("IDEMPOTENCY_KEY_MISSING", "a job needs an idempotency key, so that submitting twice makes one job")
-        loaded = self._context.profile(profile)
+        loaded = self._context.current_profile(profile)
         pools = {pool.name: pool for pool in loaded.profile.serials}
         psn = next((a.remake_psn for a in loaded.profile.applications if a.remake_psn), "next")
         job_id = f"J{secrets.token_hex(4).upper()}"
@@ -113,11 +121,12 @@ class JobDesk:
         job_id = upload.job_id
         try:
             await asyncio.to_thread(intake.finish, upload, sha256)
+            # a server that was killed here before may have left some of the lines
+            await self._ledger.write(lambda tx: lines.clear(tx, job_id))
             with self._context.custody.hmac_key("duplicates") as hash_key:
                 taken = await asyncio.to_thread(intake.take_in, self._ledger, upload, hash_key)
         except CitycardError as error:
-            reason = error.reason
-            await self._ledger.write(lambda tx: _discard(tx, job_id, reason))
+            await self._forget_lines(job_id, error.reason)
             raise
         finally:
             self._uploading.discard(job_id)
@@ -130,17 +139,26 @@ class JobDesk:
         await self._ledger.write(ready)
         return await self.view(job_id)
 
+    async def _forget_lines(self, job_id: str, reason: str) -> None:
+        """What was read of a refused file goes. Where not even that can be written, it goes before the next try."""
+        try:
+            await self._ledger.write(lambda tx: _discard(tx, job_id, reason))
+        except CitycardError as error:
+            log.error("lines of a refused file not removed yet", job=job_id, reason=error.reason)
+
     # -- steering ------------------------------------------------------------------------------------------------------
 
     async def start(self, job_id: str) -> JobView:
         """READY to RUNNING."""
         job = await self._job(job_id)
+        self._context.profile_of(job.profile, job.profile_hash)
         if job.state is JobState.READY:
             counts = await self._ledger.aread(lambda conn: jobs.counts(conn, job_id))
             if counts.accepted == 0:
                 raise Precondition("JOB_EMPTY", f"no line of job {job_id} was accepted: see its rejects, mend the file, submit it again")
         change = await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.RUNNING))
         if change.job.state is JobState.RUNNING:
+            self._stuck.pop(job_id, None)
             await self._line.job_running(change.job)
         return await self.view(job_id)
 
@@ -200,10 +218,14 @@ class JobDesk:
 
     def _waiting_for(self, job: jobs.JobRow, counts: jobs.Counts) -> str:
         """Why nothing moves, in plain words; empty while something does."""
+        if job.state is JobState.STAGING:
+            return "an order file that can be taken in: none has arrived yet"
         if job.state is JobState.PAUSED:
             return "the operator: the job is paused"
         if job.state is not JobState.RUNNING or counts.in_flight or not counts.remaining:
             return ""
+        if job.job_id in self._stuck:
+            return self._stuck[job.job_id]
         waiting = counts.lines.get(LineState.WAITING, 0)
         if waiting == counts.remaining:
             return f"scrapped pieces of {waiting} lines must be recorded as destroyed before they can be made again"
@@ -217,13 +239,16 @@ class JobDesk:
         """The job now, and again whenever it changed, until it has ended."""
         last = None
         while True:
+            began = time.monotonic()
             view = await self.view(job_id)
+            # counting a job of a million lines takes a while: watching it must not become the server's main work
+            pause = max(WATCH_S, 10 * (time.monotonic() - began))
             if view != last:
                 yield view
                 last = view
             if view.state in JOB_ENDED:
                 return
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(pause)
 
     async def report(self, job_id: str) -> dict[str, Any]:
         """The job's books as one JSON object."""

@@ -55,6 +55,7 @@ class Line:
         self._links: dict[str, tuple[Link, StationHello]] = {}
         self._runs: dict[int, Run] = {}
         self._last_line: dict[str, int] = {}
+        self._profile_of: dict[str, str] = {}
         self._pumping = asyncio.Lock()
         self._cards = CardRoom(context)
         self._settlement = Settlement(self, context, self._cards)
@@ -72,6 +73,7 @@ class Line:
         else:
             self._dispatch.add_job(JobInfo(job.job_id, job.priority, job.due_us, job.profile, profile.chip.chip_type))
         self._last_line[job.job_id] = 0
+        self._profile_of[job.job_id] = job.profile
         await self.pump()
 
     async def job_stopped(self, job_id: str, *, gone: bool) -> None:
@@ -106,8 +108,8 @@ class Line:
                 await asyncio.gather(*(self._reserve(a) for a in assignments))
 
     async def _reserve(self, assignment: Assignment) -> None:
-        job = await self._ledger.aread(lambda conn: jobs.get(conn, assignment.job_id))
-        profile = self._context.profile(job.profile).profile
+        name = self._profile_of[assignment.job_id]
+        profile = self._context.profile(name).profile
         challenge = os.urandom(8)
         lease_us = profile.chip.lease_s * 1_000_000
         try:
@@ -128,12 +130,12 @@ class Line:
                 self._dispatch.credit(assignment.station_id, 1)
             return
         held = self._links.get(assignment.station_id)
-        run = Run(attempt, job.profile, assignment.station_id)
+        run = Run(attempt, name, assignment.station_id)
         if held is None:
             await self.release(run, attempt.token, "station-gone")
             return
         self._runs[attempt.token] = run
-        compiled = self._context.compiled_for(job.profile, 19)
+        compiled = self._context.compiled_for(name, 19)
         held[0].lease(attempt.token, lease_commands(compiled, challenge), profile.chip.lease_s * 1000)
 
     # -- stations ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Before INTENT the blank goes back. After it the card in hand is finished where t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.ledger import attempts, jobs
 from engine.ledger.attempts import Attempt
@@ -16,6 +16,9 @@ from engine.production.cardroom import CardRoom
 from engine.production.context import Context
 from engine.production.stationlink import FoundPiece, Link, Run
 from keys.errors import CitycardError, Corrupt
+
+# the first segment a card is sent
+PERSONALIZATION: Final = 1
 
 
 class Hands(Protocol):
@@ -75,7 +78,7 @@ class Settlement:
                 return
             card = await self._cards.rebuild(run)
             if attempt.state == "INTENT":
-                if piece.sequence != 1 or piece.step != "played":
+                if piece.sequence != PERSONALIZATION or piece.step != "played":
                     raise Corrupt("TORN", "the personalization was cut off and its answers are not known")
                 card.personalization_again(piece.responses)
                 await self._ledger.write(lambda tx: attempts.encoded(tx, token))
@@ -102,8 +105,9 @@ class Settlement:
         if piece.token:
             attempt = await self._ledger.aread(lambda conn: attempts.by_token(conn, piece.token))
         untouched = attempt is None or attempt.state == "RELEASED"
+        same = attempt is not None and (not piece.kdd or piece.kdd.hex().upper() == attempt.chip_id)
         if attempt is not None and attempt.state in ("STACKED", "GOOD"):
-            link.eject(piece.token, "good", "", piece.head)
+            link.eject(piece.token, "good" if same else "reject", "" if same else "not the card its journal speaks of", piece.head)
             return
         reason = "blank found in the head" if untouched else "the card was given up while the station was away"
         link.eject(piece.token, "returned" if untouched else "reject", reason, piece.head)

@@ -12,7 +12,7 @@ from engine.ledger.tx import Tx
 from engine.production.context import Context
 from engine.production.line import Line
 from engine.production.reports import books
-from keys.errors import Exhausted, InvalidInput
+from keys.errors import Exhausted, InvalidInput, NotFound
 
 
 class Stockroom:
@@ -35,9 +35,12 @@ class Stockroom:
         return await self._ledger.write(lambda tx: stock.return_(tx, lot, station_id, count, by, kind=kind))
 
     async def count(self, station_id: str, counted: dict[str, int], by: str) -> list[str]:
-        """Records a count and compares it; differences in plain words, none when it agrees."""
+        """Records a count and compares it; differences in plain words, none when it agrees. NotFound STATION_UNKNOWN."""
 
         def record(tx: Tx) -> list[str]:
+            if station_id not in stock.stations(tx):
+                # a count under a mistyped name would agree with nothing, or with nothing at all
+                raise NotFound("STATION_UNKNOWN", f"no blanks were ever issued to a station {station_id}")
             stock.count(tx, station_id, stock.Counted(**counted), by)
             return reconcile.reconcile(tx, station_id=station_id).differences
 

@@ -6,17 +6,16 @@ template n times, write columns at offsets, write keys and check values at offse
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final, Literal
 
-from engine.profiles.fields import byte_length, items_of, widths
+from engine.profiles.fields import PAN_DIGITS, byte_length, items_of, widths
 from engine.profiles.model import (
     Algorithm,
     Application,
-    Codec,
     GenerateAc,
-    Item,
     KeyEntry,
     KeySet,
     Load,
@@ -24,23 +23,19 @@ from engine.profiles.model import (
     Part,
     Proof,
 )
+from engine.profiles.plan import Run, TextFill, TextPlan, plan_runs, plan_texts
+from keys.custody import Derivation
 from keys.errors import InvalidInput
 
 # Short APDUs: 255 less pad80 to 16 and the 8-byte C-MAC (GPC Amendment D, S8 mode).
 MAX_PLAIN: Final = 239
+# P2 numbers the STORE DATA commands of one application (GPC 2.3.1, 11.11).
+MAX_BLOCKS: Final = 256
+# Le 00 in a short APDU.
+MAX_READ: Final = 256
 FILE_TYPES: Final = {"transparent": 1, "linear": 2, "cyclic": 4}
 # Files of the e-purse that T-Union personalization writes whole (JT/T 978): DGI -> short file identifier.
 PURSE_FILES: Final = {"B001": 0x15, "B002": 0x16, "B003": 0x17}
-
-
-@dataclass(frozen=True)
-class TextFill:
-    """Text written at image[offset:offset+length]."""
-
-    offset: int
-    length: int
-    items: tuple[Item, ...]
-    codec: Codec
 
 
 @dataclass(frozen=True)
@@ -111,6 +106,13 @@ class CompiledProfile:
     key_offsets: tuple[tuple[int, int], ...]
     kcv_offsets: tuple[tuple[int, int], ...]
     pin_offsets: tuple[int, ...]
+    # The same as indexes: what images are built with.
+    derivations: tuple[Derivation, ...]
+    text_plan: TextPlan
+    key_runs: tuple[Run, ...]
+    kcv_runs: tuple[Run, ...]
+    # (algorithm, first, after): keys of one algorithm lie together.
+    algorithms: tuple[tuple[Algorithm, int, int], ...]
     # (offset, length) of what the DEK encrypts before STORE DATA, each on its own.
     spans: tuple[tuple[int, int], ...]
     applets: tuple[AppletImage, ...]
@@ -139,7 +141,7 @@ class _Value:
     def append(self, other: _Value) -> None:
         at = len(self.data)
         self.data += other.data
-        self.texts += [TextFill(t.offset + at, t.length, t.items, t.codec) for t in other.texts]
+        self.texts += [replace(t, offset=t.offset + at) for t in other.texts]
         self.keys += [(o + at, k) for o, k in other.keys]
         self.kcvs += [(o + at, k) for o, k in other.kcvs]
         self.pins += [o + at for o in other.pins]
@@ -159,15 +161,22 @@ def factor_bytes(text: str) -> bytes:
 
 
 def length_field(count: int) -> bytes:
-    """DGI length: one byte below 255, else FF and two bytes (EMV CPS 1.1)."""
+    """DGI length: one byte below 255, else FF and two bytes (EMV CPS 1.1). InvalidInput VALUE_TOO_LONG above 65,535."""
+    _require_length(count)
     return bytes([count]) if count < 255 else b"\xff" + count.to_bytes(2, "big")
 
 
 def ber_length(count: int) -> bytes:
-    """BER-TLV length of up to 65,535 bytes."""
+    """BER-TLV length; InvalidInput VALUE_TOO_LONG above 65,535."""
+    _require_length(count)
     if count < 0x80:
         return bytes([count])
     return b"\x81" + bytes([count]) if count < 0x100 else b"\x82" + count.to_bytes(2, "big")
+
+
+def _require_length(count: int) -> None:
+    if count > 0xFFFF:
+        raise InvalidInput("VALUE_TOO_LONG", f"a value of {count} bytes has no two-byte length")
 
 
 class _Compiler:
@@ -182,7 +191,8 @@ class _Compiler:
         self.applets: list[AppletImage] = []
         self.reads: list[ReadCheck] = []
         self.values: dict[tuple[str, str], tuple[int, int]] = {}
-        for application, keyset in self.profile.keysets():
+        # by algorithm, so that each cipher works on one stretch of keys
+        for application, keyset in sorted(self.profile.keysets(), key=lambda pair: pair[1].algorithm):
             self._add_keys(application, keyset)
 
     def _add_keys(self, application: Application, keyset: KeySet) -> None:
@@ -220,6 +230,11 @@ class _Compiler:
             key_offsets=tuple(self.image.keys),
             kcv_offsets=tuple(self.image.kcvs),
             pin_offsets=tuple(self.image.pins),
+            derivations=tuple(derivation_of(key) for key in self.keys),
+            text_plan=plan_texts(self.image.texts, self.known),
+            key_runs=plan_runs(self.image.keys),
+            kcv_runs=plan_runs(self.image.kcvs),
+            algorithms=tuple(self._algorithms()),
             spans=tuple(self.image.spans),
             applets=tuple(self.applets),
             reads=tuple(self.reads),
@@ -227,6 +242,12 @@ class _Compiler:
             loads=tuple((a, load, self._key(a, load.keyset, load.key)) for a in self.profile.applications for load in a.load),
             values=self.values,
         )
+
+    def _algorithms(self) -> Iterator[tuple[Algorithm, int, int]]:
+        names = [key.algorithm for key in self.keys]
+        for name in dict.fromkeys(names):
+            first = names.index(name)
+            yield name, first, first + names.count(name)
 
     def _key(self, application: Application, keyset: str, name: str) -> int:
         for index, key in enumerate(self.keys):
@@ -253,10 +274,15 @@ class _Compiler:
                     public = {int(f.sfi, 16): f.read == "00" for f in part.files}
             sfi, record = bytes.fromhex(dgi.id)
             if dgi.id in PURSE_FILES:
-                self.reads.append(ReadCheck(application.name, df, PURSE_FILES[dgi.id], 0, *place))
-            elif 1 <= sfi <= (0x1E if capp else 10) and record and (public.get(sfi, False) if capp else True):
-                self.reads.append(ReadCheck(application.name, df, sfi, record, *place))
+                self._read(ReadCheck(application.name, df, PURSE_FILES[dgi.id], 0, *place))
+            elif 1 <= sfi <= (0x1E if capp else 10) and 1 <= record <= 0xFE and (public.get(sfi, False) if capp else True):
+                self._read(ReadCheck(application.name, df, sfi, record, *place))
         self.applets.append(AppletImage(application.name, bytes.fromhex(application.aid), tuple(pack(blocks))))
+
+    def _read(self, read: ReadCheck) -> None:
+        if read.end - read.start > MAX_READ:
+            raise InvalidInput("RECORD_TOO_LONG", f"{read.application} file {read.sfi:02X}: more than {MAX_READ} bytes cannot be read back")
+        self.reads.append(read)
 
     def _parts(self, application: Application, parts: list[Part]) -> _Value:
         value = _Value()
@@ -287,8 +313,9 @@ class _Compiler:
         if part.pin_block:
             # pad80 of the 8-byte PIN block, since the AES DEK works on 16 bytes
             return _Value(bytearray(8) + bytearray.fromhex("8000000000000000"), pins=[0], spans=[(0, 16)])
-        length = byte_length(part, self.known)
-        return _Value(bytearray(length), texts=[TextFill(0, length, tuple(items_of(part)), part.codec or "raw")])
+        length, items = byte_length(part, self.known), tuple(items_of(part))
+        full = part.length is None or len(items) > 1
+        return _Value(bytearray(length), texts=[TextFill(0, length, items, part.codec or "raw", full)])
 
     def _keyset(self, application: Application, name: str) -> tuple[int, list[KeyEntry]]:
         for keyset in application.keysets:
@@ -316,7 +343,12 @@ class _Compiler:
 
 
 def pack(blocks: list[tuple[bool, int, int]]) -> list[Command]:
-    """Packs whole DGIs into STORE DATA commands: several per command where they fit and are of one class, a longer one continued."""
+    """Packs whole DGIs into STORE DATA commands: several per command where they fit and are of one class, a longer one continued.
+
+    Raises InvalidInput NO_DATA without any DGI and TOO_MANY_BLOCKS when P2 would have to count beyond FF.
+    """
+    if not blocks:
+        raise InvalidInput("NO_DATA", "an application without data cannot be personalized")
     runs: list[tuple[bool, int, int]] = []
     for encrypted, start, end in blocks:
         if runs and runs[-1][0] == encrypted and end - runs[-1][1] <= MAX_PLAIN:
@@ -324,12 +356,24 @@ def pack(blocks: list[tuple[bool, int, int]]) -> list[Command]:
             continue
         cuts = [*range(start, end, MAX_PLAIN), end]
         runs += [(encrypted, first, after) for first, after in pairwise(cuts)]
-    commands = [Command(0x60 if encrypted else 0, i & 0xFF, start, end) for i, (encrypted, start, end) in enumerate(runs)]
+    if len(runs) > MAX_BLOCKS:
+        raise InvalidInput("TOO_MANY_BLOCKS", f"an application needs {len(runs)} STORE DATA commands; P2 can number {MAX_BLOCKS}")
+    commands = [Command(0x60 if encrypted else 0, i, start, end) for i, (encrypted, start, end) in enumerate(runs)]
     last = commands[-1]
     commands[-1] = Command(last.p1 | 0x80, last.p2, last.start, last.end)
     return commands
 
 
+def derivation_of(key: CardKey) -> Derivation:
+    """What the custody is asked for. EMV option A and B are a dispersion by Y, so `pboc`."""
+    return Derivation(key.master_id, "pboc", key.algorithm, key.upper_factors, key.parity)
+
+
 def compile_profile(loaded: LoadedProfile, pan_digits: int = 19) -> CompiledProfile:
-    """Template and fill plan for cards whose PAN has `pan_digits` digits (12 to 19). The profile must have passed lint."""
+    """Template and fill plan for cards whose PAN has `pan_digits` digits. The profile must have passed lint.
+
+    Raises InvalidInput: PAN_LENGTH outside of 12 to 19 (ISO/IEC 7812-1), and what the profile's parts are too long or too many for.
+    """
+    if pan_digits not in PAN_DIGITS:
+        raise InvalidInput("PAN_LENGTH", f"a PAN has 12 to 19 digits, not {pan_digits}")
     return _Compiler(loaded, pan_digits).compile()

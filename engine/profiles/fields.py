@@ -10,6 +10,7 @@ from typing import Final
 
 from engine.profiles.model import Item, Part, Profile
 
+PAN_DIGITS: Final = range(12, 20)
 ORDER_FIELDS: Final[Mapping[str, int]] = {
     "social_security_number": 18,
     "name_field": 0,
@@ -23,6 +24,17 @@ ORDER_FIELDS: Final[Mapping[str, int]] = {
     "expiry_date": 8,
     "pan": 0,
     "phone": 0,
+}
+# Bytes, not characters: any value may occur in them, 00 included.
+BINARY_FIELDS: Final = frozenset({"chip_serial"})
+# Text with letters or signs in it. The first 17 characters of an identity number are digits.
+LETTER_FIELDS: Final[Mapping[str, int]] = {
+    "social_security_number": 17,
+    "name_field": 0,
+    "name_extension": 0,
+    "card_number": 0,
+    "phone": 0,
+    "chip_serial": 0,
 }
 ATTEMPT_FIELDS: Final[Mapping[str, int]] = {"psn": 2, "chip_serial": 8}
 

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from engine.profiles.compile import CompiledProfile, compile_profile, factor_bytes
-from engine.profiles.fields import byte_length, items_of, widths
-from engine.profiles.model import Application, Dgi, KeySet, LoadedProfile, Part, Profile
+from engine.profiles.fields import ATTEMPT_FIELDS, PAN_DIGITS
+from engine.profiles.findings import Finding, error, warning
+from engine.profiles.lintparts import check_parts, flat
+from engine.profiles.masters import master_specs
+from engine.profiles.model import Application, KeyEntry, KeySet, LoadedProfile, Profile
+from keys.custody.sealing import KEY_ID
 from keys.errors import CitycardError, InvalidInput
 
-Severity = Literal["error", "warning", "info"]
+__all__ = ["Finding", "lint", "require_clean"]
 
 # Which security levels an SCP03 card allows, by its "i" parameter (GPC Amendment D).
 LEVELS: Final = {
@@ -27,31 +30,25 @@ LEVELS: Final = {
     "70": ("01", "03", "11", "13", "33"),
 }
 CARD_FACTORS: Final = ("chip-serial", "pan-psn")
-KINDS: Final = ("hex", "field", "concat", "tlv", "files", "keys", "kcvs", "pin_block")
-LAYOUT_COUNT: Final = {"bare": (3, 3), "tunion": (1, 15), "capp": (1, 12)}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the lint has to say."""
-
-    severity: Severity
-    rule: str
-    where: str
-    message: str
+# Which purposes a key must have to be proven so.
+PROOF_PURPOSES: Final = {
+    "internal-authenticate": ("01",),
+    "external-authenticate": ("02", "0B"),
+    "initialize-for-load": ("08",),
+}
 
 
 def lint(loaded: LoadedProfile) -> list[Finding]:
     """All findings, errors first. The compiler runs only when no error was found before it."""
     profile = loaded.profile
-    findings = [*_header(profile), *_pools(profile)]
+    findings = [*_header(profile), *_pools(profile), *_masters(profile)]
     for application in profile.applications:
-        findings += _application(profile, application)
+        findings += [*_application(profile, application), *check_parts(profile, application)]
     if not any(f.severity == "error" for f in findings):
         try:
-            findings += _costs(compile_profile(loaded))
-        except CitycardError as error:
-            findings.append(Finding("error", "compile", profile.name, error.message))
+            findings += _costs([compile_profile(loaded, digits) for digits in PAN_DIGITS][-1])
+        except CitycardError as problem:
+            findings.append(error("compile", profile.name, problem.message))
     return sorted(findings, key=lambda f: ("error", "warning", "info").index(f.severity))
 
 
@@ -64,17 +61,21 @@ def require_clean(loaded: LoadedProfile) -> None:
 
 
 def _header(profile: Profile) -> Iterator[Finding]:
+    if not profile.applications:
+        yield error("no-applications", "applications", "a card without applications has nothing to personalize")
+    if not 5 <= len(profile.chip.isd_aid) // 2 <= 16:
+        yield error("aid-length", "chip.isd_aid", "an AID has 5 to 16 bytes (ISO 7816-4)")
     i = int(profile.channel.i, 16)
     if i & 1:
-        yield Finding("error", "channel-s16", "channel.i", "S16 mode is not supported: cards in the field answer S8")
+        yield error("channel-s16", "channel.i", "S16 mode is not supported: cards in the field answer S8")
     elif profile.channel.level not in LEVELS.get(profile.channel.i, ()):
         yield Finding(
             "error", "channel-level", "channel.level", f"level {profile.channel.level} is not possible with i={profile.channel.i}"
         )
     if profile.channel.transport.kvn == profile.channel.issuer.kvn:
-        yield Finding("error", "channel-kvn", "channel.issuer.kvn", "issuer keys need another version than the maker's transport keys")
+        yield error("channel-kvn", "channel.issuer.kvn", "issuer keys need another version than the maker's transport keys")
     if profile.channel.transport.master == profile.channel.issuer.master:
-        yield Finding("error", "channel-master", "channel.issuer.master", "issuer and maker must not share a master key")
+        yield error("channel-master", "channel.issuer.master", "issuer and maker must not share a master key")
     for kind, names in (
         ("application", [a.name for a in profile.applications]),
         ("aid", [a.aid for a in profile.applications]),
@@ -93,86 +94,116 @@ def _header(profile: Profile) -> Iterator[Finding]:
 def _pools(profile: Profile) -> Iterator[Finding]:
     for pool in profile.serials:
         where = f"serials.{pool.name}"
+        if f"{pool.name}_serial" in ATTEMPT_FIELDS:
+            yield error("serial-name", where, f"{pool.name}_serial is already the name of a field")
         if pool.last < pool.first:
-            yield Finding("error", "serial-range", where, "last is before first")
+            yield error("serial-range", where, "last is before first")
         if len(pool.prefix) + len(str(pool.last)) > pool.digits:
-            yield Finding("error", "serial-digits", where, f"prefix and last number need more than {pool.digits} digits")
+            yield error("serial-digits", where, f"prefix and last number need more than {pool.digits} digits")
+
+
+def _masters(profile: Profile) -> Iterator[Finding]:
+    """One master, one owner and one use; two keys of a card are never the same key by oversight."""
+    specs = defaultdict(set)
+    for spec in master_specs(profile):
+        specs[spec.key_id].add(spec)
+    for key_id, kinds in specs.items():
+        if len(kinds) > 1:
+            yield error("master-mixed", key_id, "one master key serves more than one domain, cipher, purpose or level")
+        if not KEY_ID.fullmatch(key_id):
+            yield error("master-id", key_id, "a master key id is lower-case letters, digits and . _ - only, at most 64")
+    same = defaultdict(list)
+    for application, keyset in profile.keysets():
+        for entry in profile.keys_of(keyset):
+            master = f"{keyset.masters}.{entry.master or entry.name}"
+            same[master, keyset.algorithm, keyset.method, tuple(keyset.factors)].append(f"{application.name}.{keyset.name}.{entry.name}")
+    for (master, *_), places in same.items():
+        if len(places) > 1:
+            yield warning("key-shared", places[0], f"the same key of {master} lies on the card {len(places)} times: {', '.join(places)}")
 
 
 def _application(profile: Profile, application: Application) -> Iterator[Finding]:
     where = application.name
     if not 5 <= len(application.aid) // 2 <= 16:
-        yield Finding("error", "aid-length", f"{where}.aid", "an AID has 5 to 16 bytes (ISO 7816-4)")
+        yield error("aid-length", f"{where}.aid", "an AID has 5 to 16 bytes (ISO 7816-4)")
     if not application.dgis:
-        yield Finding("error", "no-data", where, "an application without data cannot be personalized")
+        yield error("no-data", where, "an application without data cannot be personalized")
+    for name, count in Counter(k.name for k in application.keysets).items():
+        if count > 1:
+            yield error("keyset-twice", where, f"{count} key sets are called {name}")
+    parts = [part for dgi in application.dgis for part in flat(dgi.parts)]
+    loaded = Counter(p.keys for p in parts if p.keys)
+    checked = Counter(p.kcvs or p.keys for p in parts if p.kcvs or p.layout == "tunion")
     for keyset in application.keysets:
         yield from _keyset(profile, application, keyset)
-    loaded = Counter(p.keys for d in application.dgis for p in _flat(d.parts) if p.keys)
-    checked = Counter(p.kcvs or p.keys for d in application.dgis for p in _flat(d.parts) if p.kcvs or p.layout == "tunion")
-    for keyset in application.keysets:
         if loaded[keyset.name] != 1:
-            yield Finding(
-                "error",
-                "keyset-loaded",
-                f"{where}.{keyset.name}",
-                f"keys are put on the card {loaded[keyset.name]} times, not once",
-            )
+            yield error("keyset-loaded", f"{where}.{keyset.name}", f"keys are put on the card {loaded[keyset.name]} times, not once")
         if not checked[keyset.name]:
-            yield Finding("warning", "keyset-unchecked", f"{where}.{keyset.name}", "no check values go with these keys")
-    current, seen = application.aid, set()
-    for dgi in application.dgis:
-        current = next((p.df or application.aid for p in dgi.parts if p.files is not None), current)
-        if (current, dgi.id) in seen:
-            yield Finding("error", "dgi-twice", f"{where}.{dgi.id}", f"data grouping {dgi.id} appears twice in one DF")
-        seen.add((current, dgi.id))
-        for part in _flat(dgi.parts):
-            yield from _part(profile, application, dgi, part)
+            yield warning("keyset-unchecked", f"{where}.{keyset.name}", "no check values go with these keys")
+    yield from _accesses(profile, application)
     yield from _proof_inputs(profile, application)
-    if application.domain == "finance" and application.remake_psn is None:
-        yield Finding("error", "remake-psn", where, 'a remake keeps the PAN: say remake_psn = "next" or "same"')
+    by_pan = any(k.factors[-1:] == ["pan-psn"] for k in application.keysets)
+    if (by_pan or application.domain == "finance") and application.remake_psn is None:
+        yield error("remake-psn", where, 'a remake keeps the PAN: say remake_psn = "next" or "same"')
 
 
-def _flat(parts: list[Part]) -> Iterator[Part]:
-    for part in parts:
-        yield part
-        yield from _flat(part.parts or [])
+def _accesses(profile: Profile, application: Application) -> Iterator[Finding]:
+    """Access conditions name keys that somebody can prove to hold."""
+    able: defaultdict[str, set[str]] = defaultdict(lambda: {"00", "FF"})
+    for keyset in application.keysets:
+        able[keyset.df or application.aid] |= {e.kid for e in profile.keys_of(keyset) if e.purpose in ("02", "0B")}
+    for dgi in application.dgis:
+        for part in dgi.parts:
+            df = part.df or application.aid
+            for f in part.files or []:
+                for kid in sorted({f.read, f.update} - able[df]):
+                    yield error("access-key", f"{application.name}.{dgi.id}", f"file {f.fid} needs key {kid}, which DF {df} does not have")
 
 
 def _keyset(profile: Profile, application: Application, keyset: KeySet) -> Iterator[Finding]:
     where = f"{application.name}.{keyset.name}"
     if keyset.table is not None and keyset.table not in profile.key_tables:
-        yield Finding("error", "table-unknown", where, f"there is no key table {keyset.table!r}")
+        yield error("table-unknown", where, f"there is no key table {keyset.table!r}")
+    if keyset.table is not None and keyset.keys:
+        yield error("table-and-keys", where, "a key set has a table or keys of its own, not both")
+    if keyset.df is not None and not 5 <= len(keyset.df) // 2 <= 16:
+        yield error("df-length", where, "a DF name has 5 to 16 bytes (ISO 7816-4)")
     entries = profile.keys_of(keyset)
     if not entries:
-        yield Finding("error", "keyset-empty", where, "a key set needs keys")
-    for kid, count in Counter(e.kid for e in entries).items():
-        if count > 1:
-            yield Finding("error", "kid-twice", where, f"KID {kid} appears {count} times")
+        yield error("keyset-empty", where, "a key set needs keys")
+    for rule, what, values in (("kid-twice", "KID", [e.kid for e in entries]), ("key-twice", "key", [e.name for e in entries])):
+        for value, count in Counter(values).items():
+            if count > 1:
+                yield error(rule, where, f"{what} {value} appears {count} times")
     if keyset.parity == "odd" and keyset.algorithm != "3des":
-        yield Finding("error", "parity", where, "only DES keys have parity")
+        yield error("parity", where, "only DES keys have parity")
     if keyset.algorithm == "aes":
-        yield Finding("error", "algorithm", where, "dispersion by factors is defined for 3DES and SM4 only")
+        yield error("algorithm", where, "dispersion by factors is defined for 3DES and SM4 only")
     yield from _factors(profile, application, keyset)
+    yield from _provable(where, entries)
+
+
+def _provable(where: str, entries: list[KeyEntry]) -> Iterator[Finding]:
     for entry in entries:
-        wrong = (entry.prove == "internal-authenticate" and entry.purpose != "01") or (
-            entry.prove == "external-authenticate" and entry.purpose not in ("02", "0B")
-        )
-        if wrong:
-            yield Finding("error", "prove", f"{where}.{entry.name}", f"a key of purpose {entry.purpose} cannot be proven by {entry.prove}")
+        if entry.purpose not in PROOF_PURPOSES.get(entry.prove, (entry.purpose,)):
+            yield error("prove", f"{where}.{entry.name}", f"a key of purpose {entry.purpose} cannot be proven by {entry.prove}")
+        if entry.prove == "generate-ac" and entry.name != "ac":
+            yield error("prove", f"{where}.{entry.name}", "the key that GENERATE AC proves is the one called ac")
 
 
 def _factors(profile: Profile, application: Application, keyset: KeySet) -> Iterator[Finding]:
     where = f"{application.name}.{keyset.name}"
     if not keyset.factors:
-        yield Finding("error", "factors", where, "at least the card's own factor is needed")
+        yield error("factors", where, "at least the card's own factor is needed")
         return
     for factor in keyset.factors[:-1]:
         try:
             factor_bytes(factor)
-        except InvalidInput as error:
-            yield Finding("error", "factor", where, error.message)
+        except InvalidInput as problem:
+            yield error("factor", where, problem.message)
     last = keyset.factors[-1]
-    pools = [f"serial:{p.name}" for p in profile.serials if p.digits >= 16]
+    # an even number: the card's field and the factor are the same eight bytes
+    pools = [f"serial:{p.name}" for p in profile.serials if p.digits >= 16 and p.digits % 2 == 0]
     if last not in (*CARD_FACTORS, *pools):
         yield Finding(
             "error",
@@ -180,64 +211,49 @@ def _factors(profile: Profile, application: Application, keyset: KeySet) -> Iter
             where,
             f"{last!r} does not differ from card to card; use one of {', '.join((*CARD_FACTORS, *pools))}",
         )
+    if keyset.method.startswith("emv") and len(keyset.factors) > 1:
+        yield error("method", where, f"method {keyset.method} has no factor above the card's (EMV Book 2 A1.4)")
     if (last == "pan-psn") != keyset.method.startswith("emv"):
-        yield Finding("error", "method", where, f"method {keyset.method} does not go with factor {last}")
+        yield error("method", where, f"method {keyset.method} does not go with factor {last}")
     if last == "pan-psn" and application.remake_psn == "same":
-        yield Finding("warning", "key-repeats", where, "a remake repeats this key: it waits for the scrapped card's recorded destruction")
-
-
-def _part(profile: Profile, application: Application, dgi: Dgi, part: Part) -> Iterator[Finding]:
-    where = f"{application.name}.{dgi.id}"
-    given = [kind for kind in KINDS if getattr(part, kind) is not None]
-    if len(given) != 1:
-        yield Finding("error", "part-kind", where, f"a part is exactly one of {', '.join(KINDS)}; here: {', '.join(given) or 'none'}")
-        return
-    names = {k.name: k for k in application.keysets}
-    for name in (part.keys, part.kcvs):
-        if name is not None and name not in names:
-            yield Finding("error", "keyset-unknown", where, f"no key set is called {name!r}")
-    if part.keys in names:
-        count = len(profile.keys_of(names[part.keys]))
-        low, high = LAYOUT_COUNT.get(part.layout or "", (1, 0))
-        if part.layout is None or not low <= count <= high:
-            yield Finding("error", "layout", where, f"layout {part.layout} does not hold {count} keys")
-    if part.field is not None or part.concat is not None:
-        yield from _text(profile, where, part)
-
-
-def _text(profile: Profile, where: str, part: Part) -> Iterator[Finding]:
-    known = widths(profile, 19)
-    for item in items_of(part):
-        if (item.field is None) == (item.text is None):
-            yield Finding("error", "item", where, "an item is either a field or a text")
-        elif item.field is not None and item.field not in known:
-            yield Finding("error", "field-unknown", where, f"there is no field {item.field!r}; there are: {', '.join(known)}")
-        elif item.slice is not None and not 0 <= item.slice[0] < item.slice[1] <= (known[item.field or ""] or 255):
-            yield Finding("error", "slice", where, f"range {item.slice} does not lie in field {item.field}")
-    if part.codec is None:
-        yield Finding("error", "codec", where, "text needs a codec: an, cn, n, raw or gb")
-    if byte_length(part, known) == 0:
-        yield Finding("error", "length", where, "text of varying length needs a length in bytes")
+        yield warning("key-repeats", where, "a remake repeats this key: it waits for the scrapped card's recorded destruction")
 
 
 def _proof_inputs(profile: Profile, application: Application) -> Iterator[Finding]:
-    loads = {(load.keyset, load.key) for load in application.load}
-    acs = {g.keyset for g in application.generate_ac}
-    ids = {d.id for d in application.dgis}
-    for keyset in application.keysets:
-        for entry in profile.keys_of(keyset):
-            where = f"{application.name}.{keyset.name}.{entry.name}"
-            if entry.prove == "initialize-for-load" and (keyset.name, entry.name) not in loads:
-                yield Finding("error", "prove-load", where, "no [[applications.load]] names this key")
-            if entry.prove == "generate-ac":
-                need = ("9104", "9200") if keyset.algorithm == "3des" else ("9105", "9201")
-                if keyset.name not in acs:
-                    yield Finding("error", "prove-ac", where, "no [[applications.generate_ac]] names this key set")
-                if not ids.issuperset(need):
-                    yield Finding("error", "prove-ac", where, f"GENERATE AC needs data groupings {' and '.join(need)}")
-    for load in application.load:
-        if not any(k.name == load.keyset and any(e.name == load.key for e in profile.keys_of(k)) for k in application.keysets):
-            yield Finding("error", "load-key", application.name, f"load names key {load.keyset}.{load.key}, which does not exist")
+    name = application.name
+    proofs = {(keyset.name, e.name): (keyset, e) for keyset in application.keysets for e in profile.keys_of(keyset)}
+    loads = Counter((load.keyset, load.key) for load in application.load)
+    acs = Counter((g.keyset, "ac") for g in application.generate_ac)
+    for rule, table, prove, named in (
+        ("prove-load", "load", "initialize-for-load", loads),
+        ("prove-ac", "generate_ac", "generate-ac", acs),
+    ):
+        for at, (_, entry) in proofs.items():
+            if entry.prove == prove and at not in named:
+                yield error(rule, f"{name}.{at[0]}.{at[1]}", f"no [[applications.{table}]] names this key")
+        for at, count in named.items():
+            if at not in proofs or proofs[at][1].prove != prove:
+                yield error(rule, f"{name}.{at[0]}.{at[1]}", f"[[applications.{table}]] names a key that is not there or not proven so")
+            if count > 1:
+                yield error(rule, f"{name}.{at[0]}.{at[1]}", f"{count} [[applications.{table}]] name this key")
+    for keyset, entry in proofs.values():
+        if entry.prove == "generate-ac":
+            yield from _ac_data(application, keyset, entry)
+    for spec in application.generate_ac:
+        if len(spec.cdol1_data) // 2 > 255 or len(spec.pdol_data) // 2 > 127:
+            yield error("prove-ac", name, "CDOL1 data has at most 255 bytes, PDOL data 127")
+
+
+def _ac_data(application: Application, keyset: KeySet, entry: KeyEntry) -> Iterator[Finding]:
+    where = f"{application.name}.{keyset.name}.{entry.name}"
+    options, iad = ("9104", "9200") if keyset.algorithm == "3des" else ("9105", "9201")
+    given = {dgi.id: dgi for dgi in application.dgis}
+    if options not in given or iad not in given:
+        yield error("prove-ac", where, f"GENERATE AC needs data groupings {options} and {iad}")
+        return
+    first = next(iter(given[options].parts), None)
+    if first is None or first.tlv != "82" or not first.parts or len(first.parts) != 1 or len(first.parts[0].hex or "") != 4:
+        yield error("prove-ac", where, f"data grouping {options} begins with tag 82 and two bytes of hex")
 
 
 def _costs(compiled: CompiledProfile) -> Iterator[Finding]:

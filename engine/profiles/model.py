@@ -15,10 +15,11 @@ import msgspec
 
 from keys.errors import InvalidInput, NotFound
 
-Hex = Annotated[str, msgspec.Meta(pattern=r"^([0-9A-F]{2})+$")]
-HexByte = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{2}$")]
-HexWord = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{4}$")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+# \Z, not $: the latter also matches before a line break at the end, and int() and bytes.fromhex() would not mind it.
+Hex = Annotated[str, msgspec.Meta(pattern=r"^([0-9A-F]{2})+\Z")]
+HexByte = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{2}\Z")]
+HexWord = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{4}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
 Algorithm = Literal["3des", "sm4", "aes"]
 Codec = Literal["an", "cn", "n", "raw", "gb"]
 Proof = Literal["internal-authenticate", "external-authenticate", "initialize-for-load", "generate-ac", "sample", "kcv-only"]
@@ -121,6 +122,17 @@ class Load(Strict, frozen=True, kw_only=True):
     keyset: str
     key: str
     key_index: HexByte
+    amount: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{8}\Z")]
+    terminal: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{12}\Z")]
+
+
+class Purchase(Strict, frozen=True, kw_only=True):
+    """INITIALIZE FOR PURCHASE and DEBIT on a quality sample, paid from the key set's load; used by `prove = "sample"`."""
+
+    keyset: str
+    key: str
+    tac: str
+    key_index: HexByte
     amount: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{8}$")]
     terminal: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{12}$")]
 
@@ -135,6 +147,7 @@ class Application(Strict, frozen=True, kw_only=True):
     dgis: list[Dgi]
     generate_ac: list[GenerateAc] = []
     load: list[Load] = []
+    purchase: list[Purchase] = []
     # A remake keeps PAN and so the finance key: "next" raises the PSN, "same" leaves PSN to the bank and waits for destruction.
     remake_psn: Literal["next", "same"] | None = None
 
@@ -171,7 +184,7 @@ class SerialPool(Strict, frozen=True, kw_only=True):
     """Numbers that go on one card each and are never reused: `prefix` digits, then the number, `digits` in all."""
 
     name: Name
-    prefix: Annotated[str, msgspec.Meta(pattern=r"^[0-9]*$")]
+    prefix: Annotated[str, msgspec.Meta(pattern=r"^[0-9]*\Z")]
     digits: Annotated[int, msgspec.Meta(ge=8, le=20)]
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: Annotated[int, msgspec.Meta(ge=1)]
@@ -227,6 +240,8 @@ def parse(text: bytes, where: str) -> Profile:
         return msgspec.toml.decode(text, type=Profile)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise InvalidInput("PROFILE_INVALID", f"{where}: {error}") from None
+    except RecursionError:
+        raise InvalidInput("PROFILE_INVALID", f"{where}: tables or lists are nested too deeply") from None
 
 
 def load(name_or_path: str) -> LoadedProfile:
@@ -236,8 +251,8 @@ def load(name_or_path: str) -> LoadedProfile:
         raise NotFound("PROFILE_UNKNOWN", f"no profile is called {name_or_path!r}; there are: {', '.join(shipped())}")
     try:
         text = path.read_bytes()
-    except OSError as error:
-        raise NotFound("PROFILE_UNREADABLE", f"profile file {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise NotFound("PROFILE_UNREADABLE", f"profile file {path}: {getattr(error, 'strerror', None) or error}") from None
     return LoadedProfile(profile=parse(text, str(path.name)), sha256=hashlib.sha256(text).hexdigest().upper(), path=path)
 
 

@@ -37,7 +37,7 @@ from engine.rpc.jobs import JobService
 from engine.rpc.stations import StationService
 from engine.rpc.stock import StockService
 from keys.custody import Custody
-from keys.errors import Conflict, InvalidInput, Unavailable
+from keys.errors import Conflict, InvalidInput, NotFound, Unavailable
 
 log = structlog.get_logger("server")
 
@@ -64,10 +64,13 @@ def check_bind(address: str) -> str:
 
 
 class DataLock:
-    """Exclusive use of a data directory, for as long as the process lives; Conflict DATA_LOCKED names the holder's pid."""
+    """Exclusive use of a data directory, for as long as the process lives; Conflict DATA_LOCKED names the holder's pid, NotFound
+    DATA_MISSING: a mistyped path shall not become a second, empty plant.
+    """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not directory.is_dir():
+            raise NotFound("DATA_MISSING", f"there is no data directory {directory}: `citycard keys init` makes one")
         self._file: IO[str] = (directory / "lock").open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

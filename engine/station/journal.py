@@ -1,7 +1,8 @@
 """A head's durable journal: what was last done with the piece that lies in it.
 
-One small file per head, one record per step, each `length[4] crc32[4] msgpack`, written with one call and synced. A torn last record
-(power gone, process killed in the write) is dropped: the step it spoke of is then unknown, and the step before it stands.
+One small file per head, one record per step, each `length[4] crc32[4] msgpack`, written with one call. A torn last record (process
+killed in the write) is dropped: the step it spoke of is then unknown, and the step before it stands. Steps whose loss with the power
+would make a wrong piece look right are synced to the disk; the others only need to outlive the process, and are worth less than they cost.
 Answers are kept only for segments whose answers are ciphertext; names, numbers and public files never get here.
 """
 
@@ -16,6 +17,8 @@ import msgspec
 
 Step = Literal["leased", "playing", "played", "printing", "printed", "ejecting"]
 _HEADER = 8
+# leased: else an older card's end could be taken for this piece's. played: the answers. printing: never print twice. ejecting: the bin.
+SYNCED: frozenset[Step] = frozenset({"leased", "played", "printing", "ejecting"})
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -69,7 +72,8 @@ class Journal:
             os.lseek(self._fd, 0, os.SEEK_SET)
             self.records = []
         os.write(self._fd, entry)
-        os.fdatasync(self._fd)
+        if record.step in SYNCED:
+            os.fdatasync(self._fd)
         self.records.append(record)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -24,6 +25,7 @@ _RUN = Path("/run/pcscd")
 def main(home: Path, *, isolated: bool) -> int:
     """Runs pcscd until it ends; its exit status."""
     # Whoever started the rig may be killed; a pcscd without anybody to stop it must not stay behind.
+    parent = os.getppid()
     _end_with_parent()
     _RUN.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "--bind", str(home / "run"), str(_RUN)], check=True)  # noqa: S603, S607 - fixed words
@@ -42,6 +44,9 @@ def main(home: Path, *, isolated: bool) -> int:
     while pcscd.poll() is None:
         with suppress(OSError):
             _answer(door)
+    if os.getppid() != parent:
+        # Nobody is left to clean up after the rig.
+        shutil.rmtree(home, ignore_errors=True)
     return pcscd.returncode
 
 

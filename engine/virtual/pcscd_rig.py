@@ -23,16 +23,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from engine.virtual.vpcd import Chip, serve_socket
+from engine.virtual.vpcd import SWAP_S, Chip, answers_to_reset, serve_socket
 from keys.errors import InvalidInput, Precondition, Unavailable
 
 DRIVER = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 # vpcd has two slots, no more: a second stanza in reader.conf corrupts its state.
 MAX_SLOTS = 2
 _START_S = 10.0
-# pcscd looks at a reader every 0.4 s. A chip that is swapped faster goes unseen: old handles then speak to the new chip, and a
-# handle closed in between leaves the reader empty in pcscd's eyes until the chip is pulled again. No hand is that fast.
-_SWAP_S = 0.6
 _NAME = "citycard rig"
 
 
@@ -142,8 +139,11 @@ class PcscdRig:
             self._pulled_at[slot] = time.monotonic()
 
     def _serve(self, chip: Chip, slot: int, stop: threading.Event, links: list[socket.socket]) -> None:
-        stop.wait(max(0.0, self._pulled_at.get(slot, 0.0) + _SWAP_S - time.monotonic()))
+        stop.wait(max(0.0, self._pulled_at.get(slot, 0.0) + SWAP_S - time.monotonic()))
         while not stop.is_set():
+            if not answers_to_reset(chip):
+                stop.wait(SWAP_S)
+                continue
             try:
                 link = self.connect(slot)
             except Unavailable:
@@ -151,7 +151,7 @@ class PcscdRig:
                 continue
             links[:] = [link]
             serve_socket(chip, link, stop)
-            stop.wait(0.1)
+            stop.wait(SWAP_S)
 
     @property
     def _home(self) -> Path:

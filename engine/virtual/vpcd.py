@@ -3,6 +3,9 @@
 vpcd, loaded into pcscd, listens; the card connects. Frames: length[2] || body. A body of one byte is a control: 0 power off,
 1 power on, 2 reset, 4 give the ATR (the only one answered); anything longer is an APDU, answered by a frame.
 
+vpcd waits for ever on an empty frame, and pcscd with it. So a chip that does not answer is shown as a chip that is pulled out:
+the connection closes, and the program in front of PC/SC sees an empty answer or a removed chip.
+
 vpcd itself listens on all interfaces and knows no authentication. Serve only chips with TEST keys on it, and keep the port
 away from the network; `engine.virtual.pcscd_rig` runs it inside a network namespace of its own.
 """
@@ -27,6 +30,9 @@ _POWER_OFF, _POWER_ON, _RESET, _GET_ATR = 0, 1, 2, 4
 # How long a read may sleep before it looks at the stop event, and the pause between two attempts to connect.
 _POLL_S = 0.2
 _RETRY_S = 0.1
+# pcscd looks at a reader every 0.4 s. A chip that is swapped faster goes unseen: old handles then speak to the new chip, and a
+# handle closed in between leaves the reader empty in pcscd's eyes until the chip is pulled again. No hand is that fast.
+SWAP_S = 0.6
 _TEST_LOT = b"\x7e\x57"
 
 
@@ -60,6 +66,9 @@ def serve(chip: Chip, host: str, port: int, stop_event: threading.Event, *, give
     _need_loopback(host)
     deadline = time.monotonic() + give_up_after_s
     while not stop_event.is_set():
+        if not answers_to_reset(chip):
+            stop_event.wait(SWAP_S)
+            continue
         try:
             link = socket.create_connection((host, port), timeout=1.0)
         except OSError as error:
@@ -69,33 +78,38 @@ def serve(chip: Chip, host: str, port: int, stop_event: threading.Event, *, give
             continue
         serve_socket(chip, link, stop_event)
         deadline = time.monotonic() + give_up_after_s
-        # vpcd closes at once when the slot is taken: do not hammer it.
-        stop_event.wait(_RETRY_S)
+        stop_event.wait(SWAP_S)
+
+
+def answers_to_reset(chip: Chip) -> bool:
+    """False for a dead chip, which must not be inserted at all: see the module's word on empty frames."""
+    alive = bool(chip.power_on())
+    chip.power_off()
+    return alive
 
 
 def serve_socket(chip: Chip, link: socket.socket, stop_event: threading.Event) -> None:
-    """Serves the chip over a connected socket until vpcd closes it or `stop_event` is set; closes the socket."""
+    """Serves the chip over a connected socket until vpcd closes it, the chip dies or `stop_event` is set; closes the socket."""
     with link:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.settimeout(_POLL_S)
-        atr = b""
         try:
+            atr = b""
             while (frame := _receive(link, stop_event)) is not None:
                 if len(frame) != 1:
-                    answer: bytes | None = chip.transmit(frame) if frame else b""
-                elif frame[0] in (_POWER_ON, _RESET):
-                    answer, atr = None, chip.power_on()
-                elif frame[0] == _POWER_OFF:
-                    chip.power_off()
-                    answer = None
+                    answer = chip.transmit(frame)
                 elif frame[0] == _GET_ATR:
                     # vpcd asks before it powers; a contact card's ATR exists only with power.
-                    atr = atr or chip.power_on()
-                    answer = atr
+                    answer = atr = atr or chip.power_on()
                 else:
-                    answer = None
-                if answer is not None:
-                    link.sendall(len(answer).to_bytes(2, "big") + answer)
+                    if frame[0] in (_POWER_ON, _RESET):
+                        atr = chip.power_on()
+                    elif frame[0] == _POWER_OFF:
+                        chip.power_off()
+                    continue
+                if not answer:
+                    return
+                link.sendall(len(answer).to_bytes(2, "big") + answer)
         except OSError:
             # The other end is gone in the middle of a frame: for the chip that is a loss of power.
             return

@@ -25,7 +25,7 @@ from keys.secrets import SecretBytes
 
 MASTER_LEN: Final = 16
 _NONCE_LEN: Final = 12
-_KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def passphrase_key(passphrase: str, kdf: Scrypt) -> SecretBytes:
@@ -112,7 +112,7 @@ def random_master(algorithm: Algorithm) -> SecretBytes:
 
 def check_new_key(record: MasterKeyRecord, key: SecretBytes) -> None:
     """Raises InvalidInput (KEY_ID, KEY_VERSION, KEY_LENGTH, KEY_STATE) when a record cannot enter a store."""
-    if not _KEY_ID.fullmatch(record.key_id):
+    if not KEY_ID.fullmatch(record.key_id):
         raise InvalidInput("KEY_ID", f"key id {record.key_id!r}: lower-case letters, digits and . _ - only, at most 64")
     if not 1 <= record.version <= 255:
         raise InvalidInput("KEY_VERSION", f"key {record.key_id}: version {record.version} is not within 1 to 255")

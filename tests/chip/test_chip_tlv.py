@@ -11,9 +11,7 @@ ONE_BYTE = st.integers(1, 0xFE).filter(lambda t: t & 0x1F != 0x1F)
 TWO_BYTES = st.builds(
     lambda a, b: (a | 0x1F) << 8 | b, st.sampled_from([0x00, 0x20, 0x40, 0x60, 0x80, 0xA0, 0xC0, 0xE0]), st.integers(0, 0x7F)
 )
-TAGS = st.one_of(
-    ONE_BYTE, TWO_BYTES, st.builds(lambda b, c: 0x9F0000 | (b | 0x80) << 8 | c, st.integers(0, 127), st.integers(0, 127))
-)
+TAGS = st.one_of(ONE_BYTE, TWO_BYTES, st.builds(lambda b, c: 0x9F0000 | (b | 0x80) << 8 | c, st.integers(0, 127), st.integers(0, 127)))
 VALUES = st.one_of(st.binary(max_size=40), st.integers(120, 300).map(bytes), st.just(bytes(70000)))
 
 
@@ -68,9 +66,7 @@ def test_nested_objects_are_found():
     assert "name" not in repr(tlv.decode(encoded)[0])
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 0xFFFF), st.one_of(st.binary(max_size=30), st.integers(250, 300).map(bytes))), max_size=6)
-)
+@given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.one_of(st.binary(max_size=30), st.integers(250, 300).map(bytes))), max_size=6))
 def test_dgi_round_trips(groupings):
     encoded = tlv.encode_dgis(groupings)
     decoded = tlv.decode_dgis(encoded)

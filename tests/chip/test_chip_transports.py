@@ -224,7 +224,5 @@ def test_without_pyscard_it_says_what_to_install():
         "    except Unavailable as error:\n"
         "        print(error.reason, 'pcsc extra' in error.message)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."}
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."})
     assert done.stdout.split() == ["PCSC_MISSING", "True"] * 2

@@ -30,9 +30,7 @@ def cbc(key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
 
 
 def ecb(algorithm: str, key: bytes, blocks: bytes) -> bytes:
-    kind = {"3des": lambda k: TripleDES(k + k[:8] if len(k) == 16 else k), "sm4": algorithms.SM4, "aes": algorithms.AES}[
-        algorithm
-    ]
+    kind = {"3des": lambda k: TripleDES(k + k[:8] if len(k) == 16 else k), "sm4": algorithms.SM4, "aes": algorithms.AES}[algorithm]
     return Cipher(kind(key), modes.ECB()).encryptor().update(blocks)
 
 

@@ -212,7 +212,7 @@ def test_a_plan_chooses_by_chip_then_by_serial_then_default(tmp_path):
 def test_a_bad_plan_is_refused_with_its_place(tmp_path, text):
     path = tmp_path / "faults.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(InvalidInput, match="faults.json") as caught:
+    with pytest.raises(InvalidInput, match=r"faults\.json") as caught:
         load_plan(path)
     assert caught.value.reason == "FAULT_PLAN_INVALID"
 

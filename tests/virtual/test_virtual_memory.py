@@ -145,9 +145,7 @@ def test_kill_9_loses_nothing_the_chip_has_answered(tmp_path):
     chip = make_blank(tmp_path, lot=LOT, serial=bytes(8))
     last = 0
     for pause in (0.01, 0.023, 0.05, 0.031, 0.017, 0.04):
-        child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(tmp_path), chip.chip_id], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), chip.chip_id], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         first = child.stdout.readline()
         time.sleep(pause)
         child.send_signal(signal.SIGKILL)
@@ -224,9 +222,7 @@ def test_random_bytes_never_crash_a_blank(tmp_path, apdus):
 
 HEADERS = st.tuples(
     st.sampled_from([0x00, 0x80, 0x84, 0x04, 0x0C]),
-    st.sampled_from(
-        [0xA4, 0xB0, 0xB2, 0xD6, 0xDC, 0x84, 0x82, 0x88, 0x20, 0xA8, 0xAE, 0xCA, 0x50, 0x52, 0x54, 0x5C, 0xF2, 0xE6, 0xE2]
-    ),
+    st.sampled_from([0xA4, 0xB0, 0xB2, 0xD6, 0xDC, 0x84, 0x82, 0x88, 0x20, 0xA8, 0xAE, 0xCA, 0x50, 0x52, 0x54, 0x5C, 0xF2, 0xE6, 0xE2]),
     st.one_of(st.sampled_from([0, 1, 2, 4, 0x80]), st.integers(0, 255)),
     st.one_of(st.sampled_from([0, 2, 4, 0x0C, 0x2C, 0x80, 0x81]), st.integers(0, 255)),
 )
@@ -266,11 +262,7 @@ def test_plausible_commands_never_crash_a_personalized_chip(personalized, apdus)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    blocks=st.lists(
-        st.tuples(st.sampled_from([0x00, 0x60, 0x80, 0xE0]), st.binary(min_size=1, max_size=200)), min_size=1, max_size=6
-    )
-)
+@given(blocks=st.lists(st.tuples(st.sampled_from([0x00, 0x60, 0x80, 0xE0]), st.binary(min_size=1, max_size=200)), min_size=1, max_size=6))
 @pytest.mark.parametrize("aid", ["F05A5A4349545931", "A000000333010101", "A000000632010105"])
 def test_random_store_data_never_crashes(tmp_path, aid, blocks):
     chip = make_blank(tmp_path, lot=LOT, serial=bytes(8))

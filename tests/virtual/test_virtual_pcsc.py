@@ -16,6 +16,7 @@ from yubikit.securitydomain import SecurityDomainSession
 from engine.chip.pcsc import PcscTransport
 from engine.virtual import pcscd_rig, vpcd
 from engine.virtual.factory import make_blank, open_chip
+from engine.virtual.faults import Death, Faults
 from engine.virtual.pcscd_rig import PcscdRig
 from keys.errors import InvalidInput, Precondition, Unavailable
 from tests.virtual.card_driver import key, transport_keys
@@ -115,7 +116,8 @@ def test_a_chip_is_served_to_a_vpcd_by_host_and_port(tmp_path):
         link.sendall(b"\x04\x00\x00")
         assert answer_of(link)[-2:] == b"\x90\x00"
         link.sendall(b"\x00\x01\x02\x00\x01\x00\x00\x01\x09\x00\x05\x00\xa4\x04\x00\x00")
-        assert answer_of(link) == b""
+        # Without power the chip says nothing, and vpcd must see that as a pulled chip: it would wait for ever on an empty frame.
+        assert link.recv(2) == b""
         link.close()
     stop.set()
     listener.close()
@@ -127,7 +129,9 @@ def answer_of(link: socket.socket) -> bytes:
     def exactly(size: int) -> bytes:
         got = b""
         while len(got) < size:
-            got += link.recv(size - len(got))
+            part = link.recv(size - len(got))
+            assert part
+            got += part
         return got
 
     return exactly(int.from_bytes(exactly(2), "big"))
@@ -227,3 +231,25 @@ def test_a_rig_with_open_ports_serves_by_host_and_port(tmp_path):
         thread.join(5)
     assert "SW1=0x90" in done.stdout, done.stderr
     assert not thread.is_alive()
+
+
+def test_a_dead_chip_in_the_reader_hangs_nobody(pcsc_rig, tmp_path):
+    dead = make_blank(tmp_path, lot=LOT, serial=bytes(8), faults=Faults(die=Death(0)))
+    dead.power_on()
+    assert dead.transmit(bytes(5)) == b""
+    pcsc_rig.insert(dead)
+    with pytest.raises(Unavailable) as caught:
+        PcscTransport(pcsc_rig.readers[0], wait_s=1).connect()
+    assert caught.value.reason == "CHIP_GONE"
+
+
+def test_a_chip_that_revives_is_found_again(pcsc_rig, tmp_path):
+    pcsc_rig.insert(make_blank(tmp_path, lot=LOT, serial=bytes(8), faults=Faults(die=Death(1, revive=True))))
+    transport = PcscTransport(pcsc_rig.readers[0], wait_s=5)
+    transport.connect()
+    assert transport.transmit(bytes.fromhex("80CA00C100"))
+    with pytest.raises(Unavailable):
+        transport.transmit(bytes.fromhex("80CA00C100"))
+    transport.connect()
+    assert transport.transmit(bytes.fromhex("80CA00C100"))[-2:] == b"\x90\x00"
+    transport.close()

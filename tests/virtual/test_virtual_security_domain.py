@@ -9,7 +9,7 @@ from engine.virtual.factory import make_blank, open_chip
 from engine.virtual.nvm import Nvm
 from engine.virtual.scp03_card import CardChannel
 from engine.virtual.wire import Refused, parse
-from tests.virtual.card_driver import CITY, FINANCE, HEALTH, ISD, SOCIAL, TRANSPORT, Host, ecb, key, kcv, transport_keys
+from tests.virtual.card_driver import CITY, FINANCE, HEALTH, ISD, SOCIAL, TRANSPORT, Host, ecb, kcv, key, transport_keys
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "virtual_scp03_pysim.json").read_text())["tests"]
 LOT, SERIAL = bytes.fromhex("4101"), bytes.fromhex("1122334455667788")
@@ -95,9 +95,7 @@ def test_status_lists_the_isd_and_the_applets(host):
     assert host.plain("80F20002024F00")[1] == 0x6A86
 
 
-@pytest.mark.parametrize(
-    "apdu", ["00A4040000", "00A4040008A00000015100000000", "00A4040005A00000015100", "00A4040007A0000001510000"]
-)
+@pytest.mark.parametrize("apdu", ["00A4040000", "00A4040008A00000015100000000", "00A4040005A00000015100", "00A4040007A0000001510000"])
 def test_isd_is_selected_by_nothing_all_or_part_of_its_name(host, apdu):
     fci, sw = host.plain(apdu)
     assert sw == 0x9000
