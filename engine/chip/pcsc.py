@@ -1,8 +1,8 @@
 """A chip in a PC/SC reader, through pyscard's thin layer over winscard (PC/SC part 5).
 
 A connection is exclusive: nobody else may talk to a chip in the middle of its personalization. A handle belongs to one
-insertion of one chip and stays dead after it; a context dies with pcscd. So every `connect` takes a fresh handle, and a
-fresh context when the old one no longer works. pyscard is an optional part and is imported when first used.
+insertion of one chip and stays dead after it; a context dies with pcscd. So every `connect` takes a fresh context and a fresh
+handle. pyscard is an optional part and is imported when first used.
 """
 
 from __future__ import annotations
@@ -114,10 +114,7 @@ class PcscTransport:
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self._api.SCardDisconnect(handle, self._api.SCARD_UNPOWER_CARD)
-
-    def close(self) -> None:
-        """Disconnects and gives the PC/SC context back."""
-        self.disconnect()
+        # A context is a thread and a socket in pcscd, and pcscd has few: none is kept without a chip.
         self._drop_context()
 
     def _send(self, apdu: bytes) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from engine.rpc.errors import CODES, reason_of
-from keys.errors import CitycardError, Unavailable
+from engine.rpc.server import check_bind
+from keys.errors import CitycardError, InvalidInput, Unavailable
 
 T = TypeVar("T")
 
@@ -22,6 +23,14 @@ _KINDS: Final = {code: kind for kind, code in CODES.items()}
 def default_address() -> str:
     """The server's address when --server is not given: CITYCARD_SERVER, else loopback port 7443."""
     return os.environ.get("CITYCARD_SERVER", DEFAULT_ADDRESS)
+
+
+def checked_address(address: str) -> str:
+    """HOST:PORT on loopback: orders travel in clear until mutual TLS exists. InvalidInput SERVER_ADDRESS."""
+    try:
+        return check_bind(address)
+    except InvalidInput as error:
+        raise InvalidInput("SERVER_ADDRESS", f"--server {error.message}") from None
 
 
 def translated(error: grpc.aio.AioRpcError, address: str) -> CitycardError:
@@ -42,6 +51,7 @@ def run(address: str, work: Callable[[grpc.aio.Channel], Coroutine[Any, Any, T]]
         async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 8 << 20)]) as channel:
             return await work(channel)
 
+    checked_address(address)
     try:
         return asyncio.run(inside())
     except grpc.aio.AioRpcError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
+import sys
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -47,6 +49,8 @@ def demo(
 ) -> None:
     """Make every card of an order file with virtual chips, and close the books. TEST keys only."""
     require_file(orders)
+    # told to stop, the demo stops what it started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     place = data or Path(".demo") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     result = run_demo(orders, stations, profile, place, pcsc=pcsc, quiet=as_json, time_limit=time_limit)
     if as_json:

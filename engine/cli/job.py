@@ -81,9 +81,9 @@ async def submit_file(
 
 def require_file(path: Path) -> None:
     """NotFound ORDERS_UNREADABLE unless the path is a file that can be read."""
-    if not path.is_file():
-        raise NotFound("ORDERS_UNREADABLE", f"{path}: there is no such file")
     try:
+        if path.exists() and not path.is_file():
+            raise NotFound("ORDERS_UNREADABLE", f"{path}: this is a directory or a device, not a file")
         with path.open("rb"):
             return
     except OSError as error:
@@ -96,7 +96,7 @@ def parse_due(text: str) -> int:
         return 0
     try:
         return int(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1_000_000)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InvalidInput("DUE_INVALID", f"--due {text!r} is no date and time like 2026-12-01T18:00") from None
 
 

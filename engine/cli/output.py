@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console()
+# 80 columns are rich's guess where there is no terminal; a file or a pipe has no width
+console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 def emit_json(value: Any) -> None:  # noqa: ANN401 - JSON is any shape

@@ -26,6 +26,7 @@ def print_report(report: dict[str, Any]) -> None:
     )
     proofs = report["key_proofs"]
     say("keys per card: " + ", ".join(f"{n} {grade}" for grade, n in sorted(proofs["summary"].items())))
+    _print_samples(report)
     say("")
     say("stock, all stations: issued = good + scrapped + blank rejected + samples + set-up + returned + still in feeders")
     say(
@@ -40,3 +41,17 @@ def print_report(report: dict[str, Any]) -> None:
             say(f"    {difference}")
     for reason, count in sorted(report["failures"].items()):
         say(f"  {count} x {reason}")
+
+
+def _print_samples(report: dict[str, Any]) -> None:
+    """What quality samples have proven, and what of it is still open."""
+    proofs, tests = report["key_proofs"], report["sample_tests"]
+    if "pin" in proofs:
+        say(f"offline PIN: {proofs['pin']}")
+    if tests:
+        say(f"sample tests: {sum(t['passed'] for t in tests)} passed, {sum(not t['passed'] for t in tests)} FAILED")
+    for test in tests:
+        for subject, message in test["failures"].items():
+            say(f"  attempt {test['attempt_id']}, chip {test['chip_id']}: {subject}: {message}")
+    if "sample-due" in (*proofs["summary"], proofs.get("pin")):
+        say(f"  sample-due: `citycard sample draw {report['job_id']}`, then `citycard sample test CHIP_ID`")

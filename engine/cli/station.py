@@ -13,6 +13,7 @@ import typer
 
 from engine.cli import client, logs
 from engine.cli.job import Server
+from engine.rpc.server import DataLock
 from engine.station.agent import StationAgent
 from engine.station.equipment import NoPrinter
 from engine.station.head import Head
@@ -41,10 +42,13 @@ def station(
 ) -> None:
     """Run a station until SIGTERM; the card in hand is finished first."""
     logs.configure(log_level)
+    client.checked_address(server)
     try:
         lot_bytes = bytes.fromhex(lot)
     except ValueError:
         raise InvalidInput("LOT_INVALID", f"--lot {lot!r} is not 4 hex digits") from None
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = DataLock(data)
     hopper = Hopper(data / "hopper", heads, plan=load_plan(faults) if faults else GOOD_PLAN)
     if load:
         hopper.feeder.load(lot_bytes, range(first_serial, first_serial + load))
@@ -59,10 +63,14 @@ def station(
         for head in made:
             head.close()
         hopper.close()
+        lock.release()
 
 
 def _attach(text: str) -> tuple[PcscdRig, int]:
-    home, port, slot = text.rsplit(":", 2)
+    parts = text.rsplit(":", 2)
+    if len(parts) != 3 or not (parts[1] + parts[2]).isdecimal():
+        raise InvalidInput("RIG_INVALID", f"--rig {text!r} is not DIRECTORY:PORT:SLOT")
+    home, port, slot = parts
     return PcscdRig.attach(Path(home), int(port)), int(slot)
 
 

@@ -189,6 +189,19 @@ serials = Table(
     Index("serials_by_attempt", "attempt_id"),
 )
 
+# Every test of a quality sample; `checks` is JSON: what was tested, and what came of it.
+sample_tests = Table(
+    "sample_tests",
+    metadata,
+    Column("test_id", RowId, primary_key=True),
+    Column("attempt_id", ForeignKey("attempts.attempt_id"), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("passed", Integer, nullable=False),
+    Column("checks", Text, nullable=False),
+    Index("sample_tests_by_attempt", "attempt_id"),
+)
+
 stock_lots = Table(
     "stock_lots",
     metadata,

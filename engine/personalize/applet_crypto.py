@@ -80,3 +80,47 @@ def load_mac1(algorithm: Algorithm, key: Buffer, card: bytes, amount: bytes, ter
     if algorithm == "3des":
         return des_cbc_mac(bytearray(ecb("3des", key, x)), message)[:4]
     return sm4_cbc_mac(bytearray(ecb("sm4", key, x + invert(x))), message)[:4]
+
+
+# Load and purchase of the electronic purse (JT/T 978), 3DES. MACs and TACs are the left half of a single-DES CBC-MAC; `when` is
+# date[4] || time[3] in BCD.
+
+
+def load_session(key: Buffer, card: bytes) -> bytearray:
+    """Session key of a load, 8 bytes; `card` is the answer to INITIALIZE FOR LOAD, as for `load_mac1`."""
+    return bytearray(ecb("3des", key, card[8:12] + card[4:6] + b"\x80\x00"))
+
+
+def load_mac2(session: Buffer, amount: bytes, terminal: bytes, when: bytes) -> bytes:
+    """MAC2 of CREDIT FOR LOAD: the issuer's, which the card checks."""
+    return des_cbc_mac(session, amount + b"\x02" + terminal + when)[:4]
+
+
+def load_tac(key: Buffer, balance: bytes, sequence: bytes, amount: bytes, terminal: bytes, when: bytes) -> bytes:
+    """TAC of a load under the 16-byte TAC key; `balance` is the new one, `sequence` that of INITIALIZE FOR LOAD."""
+    return des_cbc_mac(_folded(key), balance + sequence + amount + b"\x02" + terminal + when)[:4]
+
+
+def purchase_session(key: Buffer, card: bytes, terminal_sequence: bytes) -> bytearray:
+    """Session key of a purchase, 8 bytes; `card` is balance4 || sequence2 || overdraft3 || version1 || algorithm1 || random4."""
+    return bytearray(ecb("3des", key, card[11:15] + card[4:6] + terminal_sequence[2:4]))
+
+
+def purchase_mac1(session: Buffer, amount: bytes, terminal: bytes, when: bytes) -> bytes:
+    """MAC1 of DEBIT FOR PURCHASE: the terminal's, which the card checks."""
+    return des_cbc_mac(session, amount + b"\x06" + terminal + when)[:4]
+
+
+def purchase_mac2(session: Buffer, amount: bytes) -> bytes:
+    """MAC2 of DEBIT FOR PURCHASE: the card's."""
+    return des_cbc_mac(session, amount)[:4]
+
+
+def purchase_tac(key: Buffer, amount: bytes, terminal: bytes, terminal_sequence: bytes, when: bytes) -> bytes:
+    """TAC of a purchase under the 16-byte TAC key."""
+    return des_cbc_mac(_folded(key), amount + b"\x06" + terminal + terminal_sequence + when)[:4]
+
+
+def _folded(key: Buffer) -> bytearray:
+    """Left half xor right half."""
+    return bytearray(a ^ b for a, b in zip(key[:8], key[8:16], strict=True))

@@ -24,7 +24,10 @@ TERMINAL_SEQUENCE: Final = bytes.fromhex("00000001")
 
 @dataclass(frozen=True)
 class Probe:
-    """One command, and what its answer says of keys: (key label or "pin", check that raises Denied VERIFY_FAILED)."""
+    """One command, and what its answer says of keys: (key label or "pin", check that raises Denied VERIFY_FAILED).
+
+    The first one named is who the card does not accept when it refuses the command.
+    """
 
     command: bytes
     checks: tuple[tuple[str, Callable[[bytes], None]], ...] = ()
@@ -34,7 +37,7 @@ class Probe:
 class Purse:
     """One load and the purchase it pays for; `keys` are the places of load, purchase and TAC key in the profile's keys."""
 
-    aid: bytes
+    df: bytes
     load: Load
     purchase: Purchase
     keys: tuple[int, int, int]
@@ -46,10 +49,11 @@ def purses(compiled: CompiledProfile) -> list[Purse]:
     found = []
     for application in compiled.loaded.profile.applications:
         for purchase in application.purchase:
-            load = next(load for load in application.load if load.keyset == purchase.keyset)
-            names = (load.key, purchase.key, purchase.tac)
-            keys = [place[f"{application.name}/{purchase.keyset}/{name}"] for name in names]
-            found.append(Purse(bytes.fromhex(application.aid), load, purchase, (keys[0], keys[1], keys[2])))
+            load = next(x for x in application.load if x.keyset == purchase.keyset and x.amount >= purchase.amount)
+            first, second, third = (
+                place[f"{application.name}/{purchase.keyset}/{name}"] for name in (load.key, purchase.key, purchase.tac)
+            )
+            found.append(Purse(compiled.keys[second].df, load, purchase, (first, second, third)))
     return found
 
 
@@ -90,20 +94,28 @@ def _load_and_pay(
     load_key, pay_key, tac_key = (material.key(index) for index in purse.keys)
     load, pay = _Sum.of(purse.load), _Sum.of(purse.purchase)
 
+    stated: list[bytes] = []
     initialize = load_step(purse.load, purse.keys[0], compiled.keys[purse.keys[0]], material)
-    first = [Probe(select(purse.aid)), Probe(GET_BALANCE), Probe(initialize.command, ((load_label, initialize.check),))]
+
+    def initialized(answer: bytes) -> None:
+        initialize.check(answer)
+        equal("GET BALANCE before the load", answer[:4])(stated[-1])
+
+    first = [
+        Probe(select(purse.df)),
+        Probe(GET_BALANCE, ((load_label, stated.append),)),
+        Probe(initialize.command, ((load_label, initialized),)),
+    ]
     answers = yield [*pending, *first]
     card = answers[-1].data
 
     loaded = _moved(card, load.value)
     mac2 = crypto.load_mac2(crypto.load_session(load_key, card), load.amount, load.terminal, when)
     tac = crypto.load_tac(tac_key, loaded, card[4:6], load.amount, load.terminal, when)
-    before = equal("GET BALANCE before the load", card[:4])
-    stated = answers[-2].data
     answers = yield [
         Probe(
             b"\x80\x52\x00\x00\x0b" + when + mac2 + b"\x04",
-            ((load_label, lambda _: before(stated)), (tac_label, equal(f"TAC of the load, {tac_label}", tac))),
+            ((load_label, of_length("CREDIT FOR LOAD", 4)), (tac_label, equal(f"TAC of the load, {tac_label}", tac))),
         ),
         Probe(GET_BALANCE, ((load_label, equal("GET BALANCE after the load", loaded)),)),
         Probe(
@@ -146,4 +158,5 @@ class _Sum:
 
 
 def _moved(balance: bytes, by: int) -> bytes:
-    return (int.from_bytes(balance[:4], "big") + by).to_bytes(4, "big")
+    # a card that says any balance it likes is to fail a check, not this sum
+    return (int.from_bytes(balance[:4], "big") + by & 0xFFFFFFFF).to_bytes(4, "big")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from keys.errors import Denied
 
 # Something only this attempt's engine knows in advance: (what for, length) -> bytes
 Challenge = Callable[[str, int], bytes]
+BY_SAMPLE: Final = "proven-by-sample"
 
 
 def select(df: bytes) -> bytes:
@@ -185,8 +187,11 @@ def conversation(
 
 
 def proofs(compiled: CompiledProfile) -> dict[str, str]:
-    """How production proves each key: proven-by-use, proven-by-sample or kcv-only, by key label."""
-    grade = {"sample": "proven-by-sample", "kcv-only": "kcv-only"}
+    """How each key is meant to be proven: proven-by-use, proven-by-sample or kcv-only, by key label.
+
+    Whether a sample of a job really was tested is for the job's report to say.
+    """
+    grade = {"sample": BY_SAMPLE, "kcv-only": "kcv-only"}
     return {key.label: grade.get(key.prove, "proven-by-use") for key in compiled.keys}
 
 

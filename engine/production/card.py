@@ -208,18 +208,25 @@ class CardInMaking:
         """Whether the proof under the new keys has begun."""
         return self._talk is not None
 
-    def first_proof(self, slab: bytes) -> Segment:
-        """Opens the channel under the issuer's keys with the answer that ended the last segment; then the first applet commands."""
+    def identify(self, slab: bytes) -> bytes:
+        """Checks, under the issuer's keys, that the chip that answered INITIALIZE UPDATE is the one that was personalized.
+
+        Gives the EXTERNAL AUTHENTICATE that completes the channel. Denied CHIP_CHANGED, CHIP_OTHER_KEYS, CARD_CRYPTOGRAM; Corrupt.
+        """
         response = answers_of(self._segment(), slab)[-1].data
         issuer = self.profile.channel.issuer
         if identity_of(response, int(issuer.kvn, 16)).kdd != self._identity().kdd:
             raise Denied("CHIP_CHANGED", "the chip under the new keys is not the chip that was personalized")
         session = self._channel(issuer, self._identity().kdd, self._proof_challenge, response)
         try:
-            authenticate = session.external_authenticate()
+            return session.external_authenticate()
         finally:
             session.close()
-        self._talk = verification.conversation(self.compiled, self._material(), lambda _, length: os.urandom(length))
+
+    def first_proof(self, slab: bytes) -> Segment:
+        """Opens the channel under the issuer's keys with the answer that ended the last segment; then the first applet commands."""
+        authenticate = self.identify(slab)
+        self._talk = verification.conversation(self.compiled, self.material(), lambda _, length: os.urandom(length))
         self._steps = [verification.Step(authenticate, verification.equal("EXTERNAL AUTHENTICATE", b"")), *next(self._talk)]
         return self._emit_steps()
 
@@ -277,7 +284,8 @@ class CardInMaking:
             raise Corrupt("SEQUENCE", "the card was not prepared")
         return self._session, self._image, self._issuer
 
-    def _material(self) -> verification.CardMaterial:
+    def material(self) -> verification.CardMaterial:
+        """Keys and image of the card; gone with `close`."""
         if self._image is None or self._keys is None:
             raise Corrupt("SEQUENCE", "the card was not prepared")
         return verification.CardMaterial(self._keys.array[:, 0], self._image.array[0])

@@ -44,16 +44,15 @@ class Context:
         """The profile for a new job; Precondition PROFILE_CHANGED when its file is no longer the one this server works with."""
         loaded = self.profile(name)
         if load(name).sha256 != loaded.sha256:
-            raise Precondition("PROFILE_CHANGED", f"the file of profile {name} changed since this server read it: restart the server to use it")
+            raise Precondition("PROFILE_CHANGED", f"profile {name} changed on disk since this server read it: restart the server to use it")
         return loaded
 
     def profile_of(self, name: str, sha256: str) -> LoadedProfile:
         """The profile a job was made with; Precondition PROFILE_CHANGED when it is another one now."""
         loaded = self.profile(name)
         if loaded.sha256 != sha256:
-            raise Precondition(
-                "PROFILE_CHANGED", f"profile {name} is not the one the job was made with: put that one back, or cancel the job and submit it again"
-            )
+            message = f"profile {name} is not the one the job was made with: put that one back, or cancel the job and submit it again"
+            raise Precondition("PROFILE_CHANGED", message)
         return loaded
 
     def compiled_for(self, name: str, pan_digits: int) -> CompiledProfile:

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from engine.ledger import audit, jobs, pieces, reconcile
+from engine.ledger import audit, jobs, pieces, reconcile, samples
 from engine.ledger.lines import LineResult
 from engine.ledger.states import AttemptState, ScrapReason
 from engine.orders.pii import JobSeal
 from engine.orders.records import decode_records
-from engine.personalize.verification import proofs
+from engine.personalize.sampling import PIN
+from engine.personalize.verification import BY_SAMPLE, proofs
 from engine.production.views import JobView
 from engine.profiles.compile import CompiledProfile
 from keys.custody import Custody
@@ -47,9 +48,9 @@ def build(conn: Connection, job: jobs.JobRow, view: JobView, compiled: CompiledP
     """The report object; `blanks_drawn` are the pieces that left a feeder for this job."""
     counts = jobs.counts(conn, job.job_id)
     drawn = pieces.figures(conn, job_no=job.job_no).drawn
-    grades = proofs(compiled)
+    tests = samples.of_job(conn, job.job_no)
     head = audit.head(conn)
-    samples = counts.scrapped.get(ScrapReason.SAMPLE.value, 0)
+    drawn_samples = counts.scrapped.get(ScrapReason.SAMPLE.value, 0)
     failures = {f"scrapped: {k}": v for k, v in counts.scrapped.items() if k != ScrapReason.SAMPLE.value}
     failures |= {f"blank rejected: {k}": v for k, v in counts.blanks_rejected.items()}
     return {
@@ -66,20 +67,44 @@ def build(conn: Connection, job: jobs.JobRow, view: JobView, compiled: CompiledP
         "rejected": view.rejected,
         "counts": {
             "good": view.good,
-            "scrapped": view.scrapped - samples,
+            "scrapped": view.scrapped - drawn_samples,
             "blanks_rejected": view.blanks_rejected,
-            "samples": samples,
+            "samples": drawn_samples,
             "held": counts.attempts.get(AttemptState.HELD, 0),
             "cancelled": view.cancelled,
             "remaining": view.remaining,
         },
         "blanks_drawn": drawn,
         "failures": failures,
-        "key_proofs": {"summary": dict(Counter(grades.values())), "keys": grades},
+        "key_proofs": _key_proofs(compiled, tests),
+        "sample_tests": [_sample_test(test) for test in tests],
         # keep this elsewhere too: it is what shows an audit chain that was cut or an old copy put back
         "audit": {"leaves": head.count, "head": head.hash.hex().upper()},
         "job_pieces": books(reconcile.reconcile(conn, job_id=job.job_id)),
         "reconciliation": books(reconcile.reconcile(conn)),
+    }
+
+
+def _key_proofs(compiled: CompiledProfile, tests: Sequence[samples.SampleTest]) -> dict[str, Any]:
+    """Grades by key; what only a sample can prove is `sample-due` until a sample of this very job has passed."""
+    proven = {check.subject for test in tests if test.passed for check in test.checks}
+
+    def grade(subject: str, intended: str) -> str:
+        return "sample-due" if intended == BY_SAMPLE and subject not in proven else intended
+
+    keys = {label: grade(label, intended) for label, intended in proofs(compiled).items()}
+    found: dict[str, Any] = {"summary": dict(Counter(keys.values())), "keys": keys}
+    return found | ({"pin": grade(PIN, BY_SAMPLE)} if compiled.pin_offsets else {})
+
+
+def _sample_test(test: samples.SampleTest) -> dict[str, Any]:
+    return {
+        "attempt_id": test.attempt_id,
+        "chip_id": test.chip_id,
+        "time": _time(test.at_us),
+        "by": test.by,
+        "passed": test.passed,
+        "failures": {check.subject: check.message for check in test.checks if not check.ok},
     }
 
 

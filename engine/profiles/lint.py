@@ -224,9 +224,11 @@ def _proof_inputs(profile: Profile, application: Application) -> Iterator[Findin
     proofs = {(keyset.name, e.name): (keyset, e) for keyset in application.keysets for e in profile.keys_of(keyset)}
     loads = Counter((load.keyset, load.key) for load in application.load)
     acs = Counter((g.keyset, "ac") for g in application.generate_ac)
+    sampled = Counter((p.keyset, key) for p in application.purchase for key in (p.key, p.tac))
     for rule, table, prove, named in (
         ("prove-load", "load", "initialize-for-load", loads),
         ("prove-ac", "generate_ac", "generate-ac", acs),
+        ("prove-sample", "purchase", "sample", sampled),
     ):
         for at, (_, entry) in proofs.items():
             if entry.prove == prove and at not in named:
@@ -242,6 +244,12 @@ def _proof_inputs(profile: Profile, application: Application) -> Iterator[Findin
     for spec in application.generate_ac:
         if len(spec.cdol1_data) // 2 > 255 or len(spec.pdol_data) // 2 > 127:
             yield error("prove-ac", name, "CDOL1 data has at most 255 bytes, PDOL data 127")
+    for purchase in application.purchase:
+        where = f"{name}.{purchase.keyset}.{purchase.key}"
+        if any(k.name == purchase.keyset and k.algorithm != "3des" for k in application.keysets):
+            yield error("prove-sample", where, "load and purchase of a sample are done in 3DES only")
+        if not any(x.keyset == purchase.keyset and x.amount >= purchase.amount for x in application.load):
+            yield error("prove-sample", where, "a sample's purchase is paid from a load of the same key set, and of no less")
 
 
 def _ac_data(application: Application, keyset: KeySet, entry: KeyEntry) -> Iterator[Finding]:

@@ -133,8 +133,8 @@ class Purchase(Strict, frozen=True, kw_only=True):
     key: str
     tac: str
     key_index: HexByte
-    amount: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{8}$")]
-    terminal: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{12}$")]
+    amount: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{8}\Z")]
+    terminal: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{12}\Z")]
 
 
 class Application(Strict, frozen=True, kw_only=True):

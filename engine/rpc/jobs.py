@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 import grpc
 from citycard.v1 import jobs_pb2 as pb
@@ -16,6 +16,7 @@ from engine.production.views import JobView
 from engine.rpc.errors import answered, answering
 from keys.errors import InvalidInput
 
+T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 REJECTS_PER_MESSAGE = 500
@@ -47,6 +48,16 @@ def to_wire(view: JobView) -> pb.Job:
         waiting_for=view.waiting_for,
         encoding=view.encoding,
     )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work that must not be left running behind: when the call is cancelled, it ends first."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 class JobService(JobServiceServicer):
@@ -81,10 +92,11 @@ class JobService(JobServiceServicer):
             message: pb.UploadOrdersRequest | None = first
             while message is not None:
                 if message.chunk:
-                    await asyncio.to_thread(upload.writer.write, message.chunk)
+                    await _to_its_end(asyncio.to_thread(upload.writer.write, message.chunk))
                 if message.sha256:
                     finished = True
-                    return pb.UploadOrdersResponse(job=to_wire(await self._desk.finish_upload(upload, message.sha256)))
+                    # the whole file is here: it is taken in even when the client goes away now
+                    return pb.UploadOrdersResponse(job=to_wire(await _to_its_end(self._desk.finish_upload(upload, message.sha256))))
                 message = await anext(aiter(request_iterator), None)
         finally:
             if not finished:

@@ -32,6 +32,7 @@ from engine.ledger.store import Ledger
 from engine.production.context import Context
 from engine.production.jobs import JobDesk
 from engine.production.line import Line
+from engine.production.samples import Samples
 from engine.production.stockroom import Stockroom
 from engine.rpc.jobs import JobService
 from engine.rpc.stations import StationService
@@ -78,7 +79,7 @@ class DataLock:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
             self._file.close()
-            raise Conflict("DATA_LOCKED", f"data directory {directory} is in use by another server, process {holder}") from None
+            raise Conflict("DATA_LOCKED", f"data directory {directory} is in use by another server or station, process {holder}") from None
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
@@ -112,7 +113,7 @@ async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Serv
     await desk.recover()
     server = grpc.aio.server(options=OPTIONS)
     add_JobServiceServicer_to_server(JobService(desk), server)
-    add_StockServiceServicer_to_server(StockService(Stockroom(context, line)), server)
+    add_StockServiceServicer_to_server(StockService(Stockroom(context, line), Samples(context)), server)
     add_StationServiceServicer_to_server(StationService(line), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 import grpc
 from citycard.v1 import stock_pb2 as pb
 from citycard.v1.stock_pb2_grpc import StockServiceServicer
 
+from engine.personalize.segment import Segment, to_slab
+from engine.production.samples import Outcome, Samples
 from engine.production.stockroom import Stockroom
-from engine.rpc.errors import answered
+from engine.rpc.errors import answered, answering
+from keys.errors import InvalidInput, Unavailable
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# A bench that says nothing for so long has gone: the card's keys do not wait for it.
+BENCH_S: Final = 60.0
 
 
 class StockService(StockServiceServicer):
     """See stock.proto."""
 
-    def __init__(self, stockroom: Stockroom) -> None:
+    def __init__(self, stockroom: Stockroom, samples: Samples) -> None:
         self._room = stockroom
+        self._samples = samples
 
     @answered
     async def ReceiveStock(self, request: pb.ReceiveStockRequest, context: Context) -> pb.ReceiveStockResponse:
@@ -68,3 +77,33 @@ class StockService(StockServiceServicer):
     async def DrawSample(self, request: pb.DrawSampleRequest, context: Context) -> pb.DrawSampleResponse:
         drawn = await self._room.draw_sample(request.job_id, request.count, request.by)
         return pb.DrawSampleResponse(attempt_ids=[a for a, _ in drawn], chip_ids=[c for _, c in drawn])
+
+    async def TestSample(
+        self, request_iterator: AsyncIterator[pb.TestSampleRequest], context: Context
+    ) -> AsyncIterator[pb.TestSampleResponse]:
+        async with answering(context):
+            messages = aiter(request_iterator)
+            start = (await _next(messages, "start")).start
+            async with self._samples.testing(chip_id=start.chip_id, attempt_id=start.attempt_id, by=start.by) as test:
+                step: Segment | Outcome = test.first()
+                while isinstance(step, Segment):
+                    segment = pb.SampleSegment(commands=to_slab(step.commands), expected=step.expected_slab())
+                    yield pb.TestSampleResponse(segment=segment)
+                    step = await test.played((await _next(messages, "responses")).responses)
+            yield pb.TestSampleResponse(result=_result(step))
+
+
+async def _next(messages: AsyncIterator[pb.TestSampleRequest], kind: str) -> pb.TestSampleRequest:
+    try:
+        message = await asyncio.wait_for(anext(messages, None), BENCH_S)
+    except TimeoutError:
+        raise Unavailable("BENCH_SILENT", f"the test bench said nothing for {BENCH_S:.0f} seconds: nothing was recorded") from None
+    if message is None or message.WhichOneof("message") != kind:
+        raise InvalidInput("TEST_SEQUENCE", f"the test of a sample expects {kind} here")
+    return message
+
+
+def _result(outcome: Outcome) -> pb.SampleResult:
+    checks = [pb.SampleCheck(subject=c.subject, ok=c.ok, message=c.message) for c in outcome.checks]
+    a = outcome.attempt
+    return pb.SampleResult(passed=outcome.passed, checks=checks, attempt_id=a.attempt_id, job_id=a.job_id, chip_id=a.chip_id or "")

@@ -14,7 +14,16 @@ import msgspec
 
 from keys.errors import InvalidInput
 
-Lie = Literal["internal-authenticate", "initialize-for-load", "generate-ac", "read-record", "external-authenticate"]
+Lie = Literal[
+    "internal-authenticate",
+    "initialize-for-load",
+    "generate-ac",
+    "read-record",
+    "external-authenticate",
+    "credit-for-load",
+    "debit-for-purchase",
+    "get-balance",
+]
 ChipId = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{20}$")]
 Index = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -25,6 +34,9 @@ _LIES: dict[int, Lie] = {
     0xAE: "generate-ac",
     0xB2: "read-record",
     0x82: "external-authenticate",
+    0x52: "credit-for-load",
+    0x54: "debit-for-purchase",
+    0x5C: "get-balance",
 }
 
 

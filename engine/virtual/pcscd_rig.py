@@ -48,8 +48,23 @@ class PcscdRig:
         self.readers = [f"{_NAME} 00 {slot:02X}" for slot in range(slots)]
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._owned = True
         self._pulled_at: dict[int, float] = {}
         self._served: dict[int, tuple[threading.Thread, threading.Event, list[socket.socket]]] = {}
+
+    @classmethod
+    def attach(cls, home: Path, first_port: int) -> PcscdRig:
+        """A second process's way into a rig that another one runs: its slots can be filled from here, it is not ended from here."""
+        rig = cls()
+        rig._directory = home
+        rig.ports = [first_port + slot for slot in range(rig.slots)]
+        rig._owned = False
+        return rig
+
+    @property
+    def home(self) -> Path:
+        """The rig's directory, for `attach`; Precondition RIG_NOT_STARTED."""
+        return self._home
 
     def __enter__(self) -> PcscdRig:
         self.start()
@@ -94,7 +109,7 @@ class PcscdRig:
         for slot in list(self._served):
             self.remove(slot)
         self._end_process()
-        if self._directory is not None:
+        if self._directory is not None and self._owned:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -160,7 +161,7 @@ def test_a_chip_that_comes_later_is_waited_for(pcsc_rig, tmp_path):
     transport = pcsc.PcscTransport(pcsc_rig.readers[0], wait_s=5)
     assert transport.connect()
     timer.join()
-    transport.close()
+    transport.disconnect()
 
 
 def test_the_connection_is_exclusive(pcsc_rig, tmp_path):
@@ -168,10 +169,10 @@ def test_the_connection_is_exclusive(pcsc_rig, tmp_path):
     first = pcsc.PcscTransport(pcsc_rig.readers[0], wait_s=5)
     first.connect()
     assert reason(pcsc.PcscTransport(pcsc_rig.readers[0], wait_s=0.2).connect) == "READER_BUSY"
-    first.close()
+    first.disconnect()
     second = pcsc.PcscTransport(pcsc_rig.readers[0], wait_s=5)
     assert second.connect()
-    second.close()
+    second.disconnect()
 
 
 def test_a_removed_chip_is_gone_and_the_next_one_works(pcsc_rig, tmp_path):
@@ -182,7 +183,7 @@ def test_a_removed_chip_is_gone_and_the_next_one_works(pcsc_rig, tmp_path):
     assert reason(transport.transmit, SELECT) == "CHIP_GONE"
     pcsc_rig.insert(make_blank(tmp_path, lot=LOT, serial=bytes(7) + b"\x02"))
     assert transport.connect()[9:17] == bytes(7) + b"\x02"
-    transport.close()
+    transport.disconnect()
 
 
 def test_two_slots_hold_two_chips(pcsc_rig, tmp_path):
@@ -193,7 +194,7 @@ def test_two_slots_hold_two_chips(pcsc_rig, tmp_path):
     assert [transport.connect()[16] for transport in transports] == [0, 1]
     for transport in transports:
         assert transport.transmit(SELECT)[-2:] == b"\x90\x00"
-        transport.close()
+        transport.disconnect()
 
 
 def test_pcscd_killed_and_started_again(pcsc_rig, tmp_path):
@@ -210,7 +211,7 @@ def test_pcscd_killed_and_started_again(pcsc_rig, tmp_path):
     assert transport.connect()
     assert time.monotonic() - started < 5
     assert transport.transmit(SELECT)[-2:] == b"\x90\x00"
-    transport.close()
+    transport.disconnect()
 
 
 def test_without_pyscard_it_says_what_to_install():
@@ -226,3 +227,17 @@ def test_without_pyscard_it_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."})
     assert done.stdout.split() == ["PCSC_MISSING", "True"] * 2
+
+
+def test_nothing_is_left_open_in_pcscd(pcsc_rig, tmp_path):
+    """A station makes a transport per card; pcscd must not run out of contexts on the way."""
+    pcsc_rig.insert(make_blank(tmp_path, lot=LOT, serial=serial(tmp_path)))
+    transport = pcsc.PcscTransport(pcsc_rig.readers[0], wait_s=5)
+    transport.connect()
+    transport.disconnect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(300):
+        transport = pcsc.PcscTransport(pcsc_rig.readers[0], wait_s=5)
+        transport.connect()
+        transport.disconnect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

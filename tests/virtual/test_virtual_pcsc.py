@@ -50,7 +50,7 @@ def blank(pcsc_rig, tmp_path):
     pcsc_rig.insert(chip)
     transport = PcscTransport(pcsc_rig.readers[0], wait_s=5)
     transport.connect()
-    transport.close()
+    transport.disconnect()
     return chip
 
 
@@ -175,7 +175,7 @@ def test_a_served_chip_keeps_its_memory(pcsc_rig, blank, tmp_path):
     transport = PcscTransport(pcsc_rig.readers[0], wait_s=5)
     transport.connect()
     transport.transmit(bytes.fromhex("8050300008" + "11" * 8 + "00"))
-    transport.close()
+    transport.disconnect()
     pcsc_rig.remove()
     again = open_chip(tmp_path, blank.chip_id)
     again.power_on()
@@ -252,4 +252,4 @@ def test_a_chip_that_revives_is_found_again(pcsc_rig, tmp_path):
         transport.transmit(bytes.fromhex("80CA00C100"))
     transport.connect()
     assert transport.transmit(bytes.fromhex("80CA00C100"))[-2:] == b"\x90\x00"
-    transport.close()
+    transport.disconnect()

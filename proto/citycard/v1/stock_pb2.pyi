@@ -395,3 +395,167 @@ class DrawSampleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrawSampleResponse: _TypeAlias = DrawSampleResponse  # noqa: Y015
+
+@_typing.final
+class TestSampleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    responses: _builtins.bytes
+    """Answers as one slab: for each command played, length[2] || response. Fewer answers than commands: the chip stopped there."""
+    @_builtins.property
+    def start(self) -> Global___TestSampleStart: ...
+    def __init__(
+        self,
+        *,
+        start: Global___TestSampleStart | None = ...,
+        responses: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "responses", b"responses", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "responses", b"responses", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "responses"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___TestSampleRequest: _TypeAlias = TestSampleRequest  # noqa: Y015
+
+@_typing.final
+class TestSampleStart(_message.Message):
+    """Exactly one of chip_id and attempt_id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHIP_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    chip_id: _builtins.str
+    attempt_id: _builtins.int
+    by: _builtins.str
+    def __init__(
+        self,
+        *,
+        chip_id: _builtins.str = ...,
+        attempt_id: _builtins.int = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "by", b"by", "chip_id", b"chip_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestSampleStart: _TypeAlias = TestSampleStart  # noqa: Y015
+
+@_typing.final
+class TestSampleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def segment(self) -> Global___SampleSegment: ...
+    @_builtins.property
+    def result(self) -> Global___SampleResult: ...
+    def __init__(
+        self,
+        *,
+        segment: Global___SampleSegment | None = ...,
+        result: Global___SampleResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "result", b"result", "segment", b"segment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "result", b"result", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["segment", "result"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___TestSampleResponse: _TypeAlias = TestSampleResponse  # noqa: Y015
+
+@_typing.final
+class SampleSegment(_message.Message):
+    """Commands as length[2] || command; `expected` holds one status word (2 bytes) per command: the first other answer stops the
+    playing. The first segment begins with a reset of the chip.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    commands: _builtins.bytes
+    expected: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        commands: _builtins.bytes = ...,
+        expected: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "expected", b"expected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleSegment: _TypeAlias = SampleSegment  # noqa: Y015
+
+@_typing.final
+class SampleResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSED_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CHIP_ID_FIELD_NUMBER: _builtins.int
+    passed: _builtins.bool
+    attempt_id: _builtins.int
+    job_id: _builtins.str
+    chip_id: _builtins.str
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampleCheck]: ...
+    def __init__(
+        self,
+        *,
+        passed: _builtins.bool = ...,
+        checks: _abc.Iterable[Global___SampleCheck] | None = ...,
+        attempt_id: _builtins.int = ...,
+        job_id: _builtins.str = ...,
+        chip_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "checks", b"checks", "chip_id", b"chip_id", "job_id", b"job_id", "passed", b"passed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleResult: _TypeAlias = SampleResult  # noqa: Y015
+
+@_typing.final
+class SampleCheck(_message.Message):
+    """`subject` is a key's label, or "pin"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    ok: _builtins.bool
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ok", b"ok", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleCheck: _TypeAlias = SampleCheck  # noqa: Y015

@@ -74,6 +74,11 @@ class StockServiceStub:
                 request_serializer=citycard_dot_v1_dot_stock__pb2.DrawSampleRequest.SerializeToString,
                 response_deserializer=citycard_dot_v1_dot_stock__pb2.DrawSampleResponse.FromString,
                 _registered_method=True)
+        self.TestSample = channel.stream_stream(
+                '/citycard.v1.StockService/TestSample',
+                request_serializer=citycard_dot_v1_dot_stock__pb2.TestSampleRequest.SerializeToString,
+                response_deserializer=citycard_dot_v1_dot_stock__pb2.TestSampleResponse.FromString,
+                _registered_method=True)
 
 
 class StockServiceServicer:
@@ -130,6 +135,14 @@ class StockServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TestSample(self, request_iterator, context):
+        """Tests a drawn sample on a bench with a reader: the client starts, plays each segment and answers it; the last message is
+        the result. A chip that is no drawn sample is refused before anything is sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StockServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -172,6 +185,11 @@ def add_StockServiceServicer_to_server(servicer, server):
                     servicer.DrawSample,
                     request_deserializer=citycard_dot_v1_dot_stock__pb2.DrawSampleRequest.FromString,
                     response_serializer=citycard_dot_v1_dot_stock__pb2.DrawSampleResponse.SerializeToString,
+            ),
+            'TestSample': grpc.stream_stream_rpc_method_handler(
+                    servicer.TestSample,
+                    request_deserializer=citycard_dot_v1_dot_stock__pb2.TestSampleRequest.FromString,
+                    response_serializer=citycard_dot_v1_dot_stock__pb2.TestSampleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -390,6 +408,33 @@ class StockService:
             '/citycard.v1.StockService/DrawSample',
             citycard_dot_v1_dot_stock__pb2.DrawSampleRequest.SerializeToString,
             citycard_dot_v1_dot_stock__pb2.DrawSampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestSample(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/citycard.v1.StockService/TestSample',
+            citycard_dot_v1_dot_stock__pb2.TestSampleRequest.SerializeToString,
+            citycard_dot_v1_dot_stock__pb2.TestSampleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,10 @@ class StockServiceStub:
     """Two different people confirm the destruction of scrapped pieces."""
     DrawSample: _aio.UnaryUnaryMultiCallable[_stock_pb2.DrawSampleRequest, _stock_pb2.DrawSampleResponse]
     """Takes finished cards out of the good bin as quality samples; their lines are made again."""
+    TestSample: _aio.StreamStreamMultiCallable[_stock_pb2.TestSampleRequest, _stock_pb2.TestSampleResponse]
+    """Tests a drawn sample on a bench with a reader: the client starts, plays each segment and answers it; the last message is
+    the result. A chip that is no drawn sample is refused before anything is sent.
+    """
 
 class StockServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -85,5 +89,15 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_stock_pb2.DrawSampleRequest, _abc.Awaitable[_stock_pb2.DrawSampleResponse]],
     ) -> _abc.Awaitable[_stock_pb2.DrawSampleResponse]:
         """Takes finished cards out of the good bin as quality samples; their lines are made again."""
+
+    @_abc_1.abstractmethod
+    def TestSample(
+        self,
+        request_iterator: _abc.AsyncIterator[_stock_pb2.TestSampleRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_stock_pb2.TestSampleRequest], _abc.AsyncIterator[_stock_pb2.TestSampleResponse]],
+    ) -> _abc.AsyncIterator[_stock_pb2.TestSampleResponse]:
+        """Tests a drawn sample on a bench with a reader: the client starts, plays each segment and answers it; the last message is
+        the result. A chip that is no drawn sample is refused before anything is sent.
+        """
 
 def add_StockServiceServicer_to_server(servicer: StockServiceServicer, server: _aio.Server) -> None: ...

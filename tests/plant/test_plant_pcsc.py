@@ -1,0 +1,103 @@
+"""The same job through a real pcscd with two readers, and a finished card shown to any PC/SC program by the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.cli.demo import run_demo
+from engine.orders.synthetic import order_file
+
+
+class FakeVpcd:
+    """The reader's side of vpcd's protocol: length[2] and body; one byte is a control: 0 off, 1 on, 2 reset, 4 ATR."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(20)
+        self.port = self._listener.getsockname()[1]
+        self._link: socket.socket | None = None
+
+    def accept(self) -> None:
+        self._link, _ = self._listener.accept()
+        self._link.settimeout(10)
+
+    def _receive(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = self._link.recv(count - len(data))
+            assert part, "the card went away"
+            data += part
+        return data
+
+    def send(self, body: bytes) -> None:
+        self._link.sendall(len(body).to_bytes(2, "big") + body)
+
+    def exchange(self, body: bytes) -> bytes:
+        self.send(body)
+        return self._receive(int.from_bytes(self._receive(2), "big"))
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        self._listener.close()
+
+
+def served(port: int, *extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "engine.cli.main", "virtual", "serve", "--vpcd", f"127.0.0.1:{port}", "--json", *extra]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
+
+
+@pytest.mark.timeout(180)
+def test_a_job_through_pcscd_and_its_card_shown_afterwards(tmp_path: Path) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_bytes(b"".join(order_file(4)))
+    place = tmp_path / "demo"
+    result = run_demo(orders, 2, "zhengzhou-citizen-card", place, pcsc=True, quiet=True, time_limit=120)
+    assert (result["good"], result["reconciled"], result["transport"]) == (4, True, "pcsc")
+
+    chip_id = Path(result["results_file"]).read_text().splitlines()[1].split(",")[2]
+    chips = next(p.parent for p in place.glob(f"stations/*/hopper/chips/{chip_id}.nvm"))
+    vpcd = FakeVpcd()
+    process = served(vpcd.port, "--data", str(chips), "--card", chip_id)
+    try:
+        vpcd.accept()
+        vpcd.send(b"\x01")
+        atr = vpcd.exchange(b"\x04")
+        facts = json.loads(process.stdout.readline())
+        assert facts["chip_id"] == chip_id
+        assert facts["atr"] == atr.hex().upper()
+        assert facts["kvn"] == "31", "a finished card carries the issuer's key version"
+        assert atr[-9:-1].hex().upper() == chip_id[-16:], "the last eight historical bytes are the chip's serial"
+        fci = vpcd.exchange(bytes.fromhex("00A404000F7378312E73682EC9E7BBE1B1A3D5CF00"))
+        assert fci[-2:] == b"\x90\x00"
+        card_number = vpcd.exchange(bytes.fromhex("00B2072C00"))
+        assert card_number[:2] == bytes.fromhex("0709")
+        vpcd.send(b"\x02")
+        assert vpcd.exchange(b"\x04") == atr, "it survives a reset"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        vpcd.close()
+
+
+def test_a_fresh_blank_is_what_the_maker_ships() -> None:
+    vpcd = FakeVpcd()
+    process = served(vpcd.port)
+    try:
+        vpcd.accept()
+        vpcd.send(b"\x01")
+        answer = vpcd.exchange(bytes.fromhex("8050300008000102030405060700"))
+        assert answer[-2:] == b"\x90\x00"
+        assert answer[10:13] == bytes.fromhex("300370")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        vpcd.close()
