@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import pytest
 
-from bench.context import context
 from engine.cli import client
 from engine.cli.demo import run_demo
 from engine.cli.job import new_key, submit_file
@@ -24,7 +23,7 @@ from engine.ledger.store import Ledger
 from engine.ledger.tx import Tx
 from engine.orders.synthetic import order_file
 from engine.production import intake
-from engine.rpc.server import LEDGER_FILE
+from engine.rpc.local import LEDGER_FILE
 from keys.secrets import SecretBytes
 
 PROFILE = "zhengzhou-citizen-card"
@@ -77,7 +76,7 @@ def test_durable_intake(benchmark: Any, tmp_path: Path) -> None:
             intake.drop(upload)
 
     benchmark.pedantic(take_in, rounds=3, iterations=1)
-    benchmark.extra_info |= context() | {"batch": INTAKE_ROWS, "rows_per_second": round(INTAKE_ROWS / benchmark.stats["min"])}
+    benchmark.extra_info |= {"batch": INTAKE_ROWS, "rows_per_second": round(INTAKE_ROWS / benchmark.stats["min"])}
     assert runs == 3
 
 
@@ -90,7 +89,7 @@ def test_end_to_end(benchmark: Any, tmp_path: Path) -> None:
         result.update(run_demo(Path("tests/data/orders-1000.csv"), 4, PROFILE, tmp_path / "plant", pcsc=False, quiet=True, time_limit=600))
 
     benchmark.pedantic(make, rounds=1, iterations=1)
-    benchmark.extra_info |= context() | {"batch": result["good"], "cards_per_second": result["cards_per_second"]}
+    benchmark.extra_info |= {"batch": result["good"], "cards_per_second": result["cards_per_second"]}
     assert result["reconciled"]
 
 
@@ -120,4 +119,4 @@ def test_server_memory_with_a_large_job(benchmark: Any, tmp_path: Path) -> None:
         benchmark.pedantic(lambda: client.run(plant.address, work), rounds=1, iterations=1)
         peak, now = status_mb(plant.pid("server"), "VmHWM"), status_mb(plant.pid("server"), "VmRSS")
         size = (plant.server_data / LEDGER_FILE).stat().st_size / 1e6
-    benchmark.extra_info |= context() | {"batch": LINES, "peak_mb": round(peak), "resident_mb": round(now), "ledger_mb": round(size)}
+    benchmark.extra_info |= {"batch": LINES, "peak_mb": round(peak), "resident_mb": round(now), "ledger_mb": round(size)}

@@ -21,6 +21,9 @@ ByteArray = npt.NDArray[np.uint8]
 BytesLike = bytes | bytearray | memoryview
 
 
+_ZEROS = bytes(1 << 16)
+
+
 class _WipedMemory(bytearray):
     """Memory that is overwritten when its last user lets go of it.
 
@@ -34,7 +37,9 @@ class _WipedMemory(bytearray):
         self.wipe()
 
     def wipe(self) -> None:
-        self[:] = bytes(len(self))
+        # in pieces: zeros as long as the secret would cost as much memory again
+        for at in range(0, len(self), len(_ZEROS)):
+            self[at : at + len(_ZEROS)] = _ZEROS[: len(self) - at]
 
 
 class SecretBytes:

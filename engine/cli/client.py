@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from engine.rpc.errors import CODES, reason_of
-from engine.rpc.server import check_bind
+from engine.rpc.local import check_bind
 from keys.errors import CitycardError, InvalidInput, Unavailable
 
 T = TypeVar("T")

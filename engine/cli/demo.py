@@ -25,9 +25,7 @@ from engine.cli import client, output
 from engine.cli.job import ENDED, Json, fetch_rejects, new_key, require_file, submit_file
 from engine.cli.plant import Plant
 from engine.cli.report import print_report
-from engine.ledger import audit
-from engine.ledger.sqlite import reader_engine
-from engine.rpc.server import LEDGER_FILE
+from engine.rpc.local import LEDGER_FILE
 from engine.virtual.hopper import read_counts
 from engine.virtual.pcscd_rig import MAX_SLOTS, PcscdRig
 from keys.errors import Unavailable
@@ -213,6 +211,9 @@ def _write_files(data: Path, report: dict[str, Any], rejects: list[dict[str, Any
 
 def _export_audit(place: Path) -> Path:
     """The audit chain as a file of its own, verified before anybody is told where it lies."""
+    from engine.ledger import audit  # imported here: the database layer is slow to load, and every command loads this module
+    from engine.ledger.sqlite import reader_engine
+
     target = place / "audit.jsonl"
     engine = reader_engine(place / "server" / LEDGER_FILE)
     try:

@@ -40,14 +40,20 @@ def as_dict(job: pb.Job) -> dict[str, Any]:
     return {k: int(v) if isinstance(v, str) and v.isdigit() and k != "job_id" else v for k, v in shown.items()}
 
 
-async def read_chunks(job_id: str, path: Path, encoding: str) -> AsyncIterator[pb.UploadOrdersRequest]:
-    """The upload stream of one order file; memory is one chunk."""
+async def read_chunks(job_id: str, path: Path, encoding: str, failures: list[OSError]) -> AsyncIterator[pb.UploadOrdersRequest]:
+    """The upload stream of one order file; memory is one chunk. Where reading fails the stream ends without its SHA-256, and
+    `failures` holds why: an error raised in here would be lost in the call.
+    """
     digest = hashlib.sha256()
     yield pb.UploadOrdersRequest(job_id=job_id, encoding=encoding)
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK):
-            digest.update(chunk)
-            yield pb.UploadOrdersRequest(chunk=chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                digest.update(chunk)
+                yield pb.UploadOrdersRequest(chunk=chunk)
+    except OSError as error:
+        failures.append(error)
+        return
     yield pb.UploadOrdersRequest(sha256=digest.digest())
 
 
@@ -73,10 +79,20 @@ async def submit_file(
     created = await stub.CreateJob(request, timeout=client.DEADLINE_S)
     job = created.job
     if job.state == "STAGING":
-        job = (await stub.UploadOrders(read_chunks(job.job_id, path, encoding))).job
+        failures: list[OSError] = []
+        try:
+            job = (await stub.UploadOrders(read_chunks(job.job_id, path, encoding, failures))).job
+        except grpc.aio.AioRpcError:
+            if failures:
+                raise _unreadable(path, failures[0]) from None
+            raise
     if start and job.state == "READY":
         job = (await stub.StartJob(pb.StartJobRequest(job_id=job.job_id), timeout=client.DEADLINE_S)).job
     return job
+
+
+def _unreadable(path: Path, error: OSError) -> NotFound:
+    return NotFound("ORDERS_UNREADABLE", f"{path}: {error.strerror}")
 
 
 def require_file(path: Path) -> None:
@@ -87,7 +103,7 @@ def require_file(path: Path) -> None:
         with path.open("rb"):
             return
     except OSError as error:
-        raise NotFound("ORDERS_UNREADABLE", f"{path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
 
 
 def parse_due(text: str) -> int:
@@ -120,6 +136,8 @@ def submit(
     """Submit an order file as a job and start it."""
     require_file(orders)
     due_us = parse_due(due)
+    if profile.endswith(".toml"):  # the server stands in a directory of its own
+        profile = str(Path(profile).resolve())
     key = idempotency_key or _file_key(orders, profile, instant)
 
     async def work(channel: grpc.aio.Channel) -> pb.Job:
@@ -139,7 +157,7 @@ def submit(
     try:
         job = client.run(server, work)
     except CitycardError as error:
-        if error.reason.startswith("ORDERS_"):  # these speak of the file, so they name it
+        if error.reason.startswith("ORDERS_") and str(orders) not in error.message:  # these speak of the file, so they name it
             raise type(error)(error.reason, f"{orders}: {error.message}") from None
         raise
     if watch_it:
@@ -148,6 +166,8 @@ def submit(
         output.emit_json(as_dict(job))
         return
     output.say(f"job {job.job_id}: {job.state}, {job.accepted} of {job.lines} lines accepted ({job.encoding}), {job.rejected} rejected")
+    if job.state in ENDED and not watch_it:
+        output.say("this file was submitted before and its job has ended; for a new job give an --idempotency-key of its own")
     if job.rejected:
         output.say(f"see `citycard job rejects {job.job_id}`")
 
@@ -155,9 +175,12 @@ def submit(
 def _file_key(path: Path, profile: str, instant: bool) -> str:
     """Submitting the same file twice is one job, unless the operator says otherwise."""
     digest = hashlib.sha256(f"{profile}/{instant}/".encode())
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return digest.hexdigest()
 
 

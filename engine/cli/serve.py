@@ -15,7 +15,6 @@ from engine.cli.client import DEFAULT_ADDRESS
 from engine.cli.job import Json
 from engine.profiles.masters import master_specs
 from engine.profiles.model import load
-from engine.rpc.server import serve as run_server
 from engine.virtual.birth import TEST_KMC
 from keys.custody import Custody
 from keys.custody.software import SCRYPT_N, SoftwareCustody, provision_test_keys
@@ -116,6 +115,8 @@ def serve(
     port_file: Annotated[Path | None, typer.Option(help="Write the port here once the server answers.")] = None,
 ) -> None:
     """Run the server: jobs, stock and stations over gRPC on loopback."""
+    from engine.rpc.server import serve as run_server  # half a second that no other command needs
+
     logs.configure(log_level)
 
     def ready(port: int) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from engine.cli import client, logs
 from engine.cli.job import Server
-from engine.rpc.server import DataLock
+from engine.rpc.local import DataLock
 from engine.station.agent import StationAgent
 from engine.station.equipment import NoPrinter
 from engine.station.head import Head
@@ -36,6 +36,7 @@ def station(
     lot: Annotated[str, typer.Option(help="Lot of those blanks, 4 hex digits.")] = "0001",
     first_serial: Annotated[int, typer.Option(min=0, help="First chip serial number of those blanks.")] = 1,
     chip_type: Annotated[list[str] | None, typer.Option(help="Chip types in the feeder.")] = None,
+    profile: Annotated[list[str] | None, typer.Option(help="Profiles this station may make; default: all of its chip types.")] = None,
     faults: Annotated[Path | None, typer.Option(help="JSON file of faults for the virtual chips.")] = None,
     rig: Annotated[str, typer.Option(help="Use PC/SC: DIRECTORY:PORT:SLOT of a private pcscd, as `demo --pcsc` gives it.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -54,7 +55,7 @@ def station(
         hopper.feeder.load(lot_bytes, range(first_serial, first_serial + load))
     paths = [PcscPath(hopper, 0, *_attach(rig))] if rig else [VirtualPath(hopper, i) for i in range(heads)]
     made = [Head(i, path, NoPrinter(), Journal(data / f"head{i}.journal")) for i, path in enumerate(paths)]
-    agent = StationAgent(name, made, chip_type or ["ZZC01"], "pcsc" if rig else "in-process")
+    agent = StationAgent(name, made, chip_type or ["ZZC01"], "pcsc" if rig else "in-process", profile or ())
     try:
         asyncio.run(_run(agent, server))
     except grpc.aio.AioRpcError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from citycard.v1.station_pb2 import ListStationsRequest, ResetStationRequest
 from citycard.v1.station_pb2_grpc import StationServiceStub
 from citycard.v1.stock_pb2_grpc import StockServiceStub
 
-from engine.cli import client, output
+from engine.cli import bench, client, output
 from engine.cli.job import Json, Server
 
 
@@ -126,7 +127,7 @@ def show(server: Server, as_json: Json = False) -> None:
     if as_json:
         output.emit_json(value)
         return
-    output.table(("lot", "chip type", "received", "in store"), [tuple(v.values()) for v in value["lots"]], "no blanks were ever received")
+    output.table(("lot", "chip type", "in store"), [tuple(v.values()) for v in value["lots"]], "no blanks were ever received")
     books = value["reconciliation"]
     output.pairs((k.replace("_", " "), v) for k, v in books.items() if k != "differences")
     for difference in books["differences"]:
@@ -177,6 +178,30 @@ def sample_draw(
     answer = client.ask(server, lambda c: StockServiceStub(c).DrawSample(request, timeout=client.DEADLINE_S))
     value = {"attempt_ids": list(answer.attempt_ids), "chip_ids": list(answer.chip_ids)}
     _done("take out of the good bin: " + ", ".join(answer.chip_ids), value, as_json=as_json)
+
+
+@sample.command("test")
+def sample_test(
+    chip_id: Annotated[str, typer.Argument(help="Chip id of a drawn sample.")],
+    server: Server,
+    by: By,
+    chips: Annotated[Path | None, typer.Option(help="Directory of virtual chips, e.g. a station's hopper/chips.")] = None,
+    reader: Annotated[str, typer.Option(help="Name of the PC/SC reader the sample lies in.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Use a drawn sample's PIN and purse, as production must not: what only a sample can prove."""
+    transport = bench.contact(chip_id, chips, reader)
+    result = client.run(server, lambda channel: bench.test_sample(channel, transport, chip_id, by))
+    if as_json:
+        checks = [{"key": c.subject, "ok": c.ok, "message": c.message} for c in result.checks]
+        value = {"passed": result.passed, "attempt_id": result.attempt_id, "job_id": result.job_id, "chip_id": result.chip_id}
+        output.emit_json({**value, "checks": checks})
+    else:
+        output.say(f"sample {result.chip_id} of job {result.job_id}: {'passed' if result.passed else 'FAILED'}")
+        for c in result.checks:
+            output.say(f"  {'ok    ' if c.ok else 'FAILED'} {c.subject}" + (f": {c.message}" if c.message else ""))
+    if not result.passed:
+        raise typer.Exit(1)
 
 
 def list_stations(server: str, *, as_json: bool) -> None:

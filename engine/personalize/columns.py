@@ -37,63 +37,65 @@ def as_matrix(column: Column) -> Bytes2D:
     return flat.view(np.uint8).reshape(len(flat), flat.dtype.itemsize)
 
 
-def matrix_of(columns: Mapping[str, Column], name: str, rows: int) -> Bytes2D:
-    """One column, (rows, width); InvalidInput FIELD_UNKNOWN or WRONG_SHAPE. One row never stands for many cards."""
-    if name not in columns:
-        raise InvalidInput("FIELD_UNKNOWN", f"there is no column {name!r}")
-    matrix = as_matrix(columns[name])
-    if len(matrix) != rows:
-        raise InvalidInput("WRONG_SHAPE", f"column {name} has {len(matrix)} rows, the batch has {rows}")
-    return matrix
+def text_columns(plan: TextPlan, columns: Mapping[str, Column], rows: int) -> dict[str, Bytes2D]:
+    """The columns that the plan needs, each (rows, width); InvalidInput FIELD_UNKNOWN, and WRONG_SHAPE: one row never stands for many."""
+    matrices = {}
+    for name in {*(slot.field for slot in plan.slots), *(item.field for fill in plan.cuts for item in fill.items if item.field)}:
+        if name not in columns:
+            raise InvalidInput("FIELD_UNKNOWN", f"there is no column {name!r}")
+        matrices[name] = as_matrix(columns[name])
+        if len(matrices[name]) != rows:
+            raise InvalidInput("WRONG_SHAPE", f"column {name} has {len(matrices[name])} rows, the batch has {rows}")
+    return matrices
 
 
-def write_texts(plan: TextPlan, columns: Mapping[str, Column], image: Bytes2D) -> None:
-    """Every text of the plan into images (n, image_len).
+def write_texts(plan: TextPlan, columns: Mapping[str, Bytes2D], image: Bytes2D, first: int = 0) -> None:
+    """Every text of the plan into images (n, image_len), from row `first` of the columns on.
 
-    Raises InvalidInput naming field and row: FIELD_UNKNOWN, WRONG_SHAPE, FIELD_TOO_LONG, FIELD_TOO_SHORT, NOT_DIGITS.
+    Raises InvalidInput naming field and row: FIELD_TOO_LONG, FIELD_TOO_SHORT, NOT_DIGITS.
     """
     rows = len(image)
     source = np.zeros((rows, plan.width), np.uint8)
     source[:, : len(plan.constants)] = np.frombuffer(plan.constants, np.uint8)
     for slot in plan.slots:
-        _place(source[:, slot.start : slot.start + slot.width], slot, matrix_of(columns, slot.field, rows))
+        _place(source[:, slot.start : slot.start + slot.width], slot, columns[slot.field][first : first + rows], first)
     image[:, plan.byte_to] = np.take(source, plan.byte_from, axis=1)
     nibbles = np.take(_NIBBLE, source)
     high, low = np.take(nibbles, plan.bcd_high, axis=1), np.take(nibbles, plan.bcd_low, axis=1)
     if high.size and max(high.max(), low.max()) == 0xFF:
-        _refuse_digits(plan, high, low)
+        _refuse_digits(plan, high, low, first)
     image[:, plan.bcd_to] = high << np.uint8(4) | low
     for fill in plan.cuts:
-        image[:, fill.offset : fill.offset + fill.length] = _cut(fill, columns, rows)
+        image[:, fill.offset : fill.offset + fill.length] = _cut(fill, columns, first, rows)
 
 
-def _place(place: Bytes2D, slot: Slot, matrix: Bytes2D) -> None:
+def _place(place: Bytes2D, slot: Slot, matrix: Bytes2D, first: int) -> None:
     if matrix.shape[1] > slot.width:
         beyond = matrix[:, slot.width :].any(axis=1)
         if beyond.any():
-            row = int(beyond.argmax())
+            row = first + int(beyond.argmax())
             raise InvalidInput("FIELD_TOO_LONG", f"{slot.field} of row {row} has more than {slot.width} characters")
         matrix = matrix[:, : slot.width]
     place[:, : matrix.shape[1]] = matrix
     if slot.full and not place.all():
-        row = int((place == 0).any(axis=1).argmax())
+        row = first + int((place == 0).any(axis=1).argmax())
         raise InvalidInput("FIELD_TOO_SHORT", f"{slot.field} of row {row} does not have {slot.width} characters")
 
 
-def _refuse_digits(plan: TextPlan, high: Bytes2D, low: Bytes2D) -> None:
+def _refuse_digits(plan: TextPlan, high: Bytes2D, low: Bytes2D, first: int) -> None:
     row, at = np.argwhere((high == 0xFF) | (low == 0xFF))[0]
     place = int((plan.bcd_high if high[row, at] == 0xFF else plan.bcd_low)[at])
     name = next((s.field for s in plan.slots if s.start <= place < s.start + s.width), "a constant text")
-    raise InvalidInput("NOT_DIGITS", f"{name} of row {row} goes into a BCD field and holds something other than digits")
+    raise InvalidInput("NOT_DIGITS", f"{name} of row {first + row} goes into a BCD field and holds something other than digits")
 
 
-def _cut(fill: TextFill, columns: Mapping[str, Column], rows: int) -> Bytes2D:
+def _cut(fill: TextFill, columns: Mapping[str, Bytes2D], first: int, rows: int) -> Bytes2D:
     pieces = []
     for item in fill.items:
         if item.text is not None:
             pieces.append(np.tile(np.frombuffer(item.text.encode("ascii"), np.uint8), (rows, 1)))
             continue
-        matrix = matrix_of(columns, item.field or "", rows)
+        matrix = columns[item.field or ""][first : first + rows]
         pieces.append(matrix if item.slice is None else matrix[:, item.slice[0] : item.slice[1]])
     return cut_gb(np.concatenate(pieces, axis=1), fill.length)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
-from engine.personalize.columns import Bytes2D, Column, as_matrix, write_texts
+from engine.personalize.columns import Bytes2D, Column, as_matrix, text_columns, write_texts
 from engine.profiles.compile import CardKey, CompiledProfile
 from engine.profiles.plan import Run
 from keys.custody import Custody
@@ -19,6 +20,9 @@ from keys.diversify import emv_y
 from keys.errors import InvalidInput
 from keys.kcv import kcv_array
 from keys.secrets import SecretArray, SecretBytes
+
+# Cards that are put together at a time: their images stay in a core's own cache.
+BLOCK_ROWS: Final = 256
 
 
 def card_factors(key: CardKey, columns: Mapping[str, Column]) -> Bytes2D:
@@ -79,22 +83,26 @@ def pin_blocks(pin_key: SecretBytes, tokens: Sequence[int], digits: int) -> Byte
 
 
 def build_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys: SecretArray, pins: Bytes2D) -> SecretArray:
-    """Card images (n, image_len). `columns` as for `write_texts`, `keys` (k, n, 16), `pins` (n, 8).
+    """Card images (n, image_len). `columns` as for `text_columns`, `keys` (k, n, 16), `pins` (n, 8).
 
-    Raises InvalidInput as `write_texts`; WRONG_SHAPE when keys or PINs are not those of this batch.
+    Raises InvalidInput as `text_columns` and `write_texts`; WRONG_SHAPE when keys or PINs are not those of this batch.
     """
     count, rows = keys.array.shape[:2]
     if count != len(compiled.keys) or pins.shape != (rows, 8):
         raise InvalidInput("WRONG_SHAPE", f"{count} keys and PIN blocks of {pins.shape} for {rows} cards of {len(compiled.keys)} keys")
+    texts = text_columns(compiled.text_plan, columns, rows)
+    template, kcvs = np.frombuffer(compiled.template, np.uint8), key_check_values(compiled, keys)
     images = SecretArray.empty((rows, compiled.image_len))
     try:
-        image = images.array
-        image[:] = np.frombuffer(compiled.template, np.uint8)
-        write_texts(compiled.text_plan, columns, image)
-        _scatter(image, compiled.key_runs, keys.array)
-        _scatter(image, compiled.kcv_runs, key_check_values(compiled, keys))
-        for offset in compiled.pin_offsets:
-            image[:, offset : offset + 8] = pins
+        for first in range(0, rows, BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
+            image = images.array[part]
+            image[:] = template
+            write_texts(compiled.text_plan, texts, image, first)
+            _scatter(image, compiled.key_runs, keys.array[:, part])
+            _scatter(image, compiled.kcv_runs, kcvs[:, part])
+            for offset in compiled.pin_offsets:
+                image[:, offset : offset + 8] = pins[part]
     except BaseException:
         images.close()
         raise

@@ -63,9 +63,7 @@ def subjects(compiled: CompiledProfile) -> list[str]:
     return [*pin, *(compiled.keys[index].label for purse in purses(compiled) for index in purse.keys)]
 
 
-def conversation(
-    compiled: CompiledProfile, material: CardMaterial, when: bytes
-) -> Generator[list[Probe], list[Answer], None]:
+def conversation(compiled: CompiledProfile, material: CardMaterial, when: bytes) -> Generator[list[Probe], list[Answer], None]:
     """The segments of the test, after the chip has proven who it is. `when` is date[4] || time[3] in BCD.
 
     Yields probes and is sent their answers; the caller has checked them, and goes on only where every check passed.

@@ -231,10 +231,19 @@ class CardInMaking:
         return self._emit_steps()
 
     def next_proof(self, slab: bytes) -> Segment | None:
-        """Checks the answers of a proof segment; the next one, or None when every applet has proven itself."""
+        """Checks the answers of a proof segment; the next one, or None when every applet has proven itself.
+
+        Raises Denied VERIFY_FAILED for a wrong answer or status word, Corrupt as `answers_of` where the outcome is unknown.
+        """
         if self._talk is None:
             raise Corrupt("SEQUENCE", "no proof is under way")
-        answers = answers_of(self._segment(), slab)
+        try:
+            answers = answers_of(self._segment(), slab)
+        except Corrupt as error:
+            if error.reason != "ANSWER_UNEXPECTED":
+                raise
+            # an applet that denies speaks against the card as much as one that answers wrongly
+            raise Denied("VERIFY_FAILED", error.message) from None
         for step, answer in zip(self._steps, answers, strict=True):
             step.check(answer.data)
         try:

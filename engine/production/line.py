@@ -145,7 +145,7 @@ class Line:
         if hello.station_id in self._links:
             raise Precondition("STATION_TWICE", f"station {hello.station_id} is already connected; two of one name cannot work")
         self._links[hello.station_id] = (link, hello)
-        self._dispatch.station_on(StationInfo(hello.station_id, frozenset(), frozenset(hello.chip_types), hello.heads))
+        self._dispatch.station_on(StationInfo(hello.station_id, frozenset(hello.profiles), frozenset(hello.chip_types), hello.heads))
         found = {piece.token: piece for piece in hello.found if piece.token}
         for attempt in await self._ledger.aread(lambda conn: attempts.open_attempts(conn, hello.station_id)):
             await self._settlement.settle(link, attempt, found.pop(attempt.token, None))

@@ -45,6 +45,7 @@ class StationHello:
     software: str
     transport: str
     found: list[FoundPiece]
+    profiles: tuple[str, ...] = ()
 
 
 @dataclass

@@ -244,8 +244,12 @@ def _proof_inputs(profile: Profile, application: Application) -> Iterator[Findin
     for spec in application.generate_ac:
         if len(spec.cdol1_data) // 2 > 255 or len(spec.pdol_data) // 2 > 127:
             yield error("prove-ac", name, "CDOL1 data has at most 255 bytes, PDOL data 127")
+    yield from _purchases(application)
+
+
+def _purchases(application: Application) -> Iterator[Finding]:
     for purchase in application.purchase:
-        where = f"{name}.{purchase.keyset}.{purchase.key}"
+        where = f"{application.name}.{purchase.keyset}.{purchase.key}"
         if any(k.name == purchase.keyset and k.algorithm != "3des" for k in application.keysets):
             yield error("prove-sample", where, "load and purchase of a sample are done in 3DES only")
         if not any(x.keyset == purchase.keyset and x.amount >= purchase.amount for x in application.load):

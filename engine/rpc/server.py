@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import ipaddress
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import grpc
 import structlog
@@ -35,57 +33,17 @@ from engine.production.line import Line
 from engine.production.samples import Samples
 from engine.production.stockroom import Stockroom
 from engine.rpc.jobs import JobService
+from engine.rpc.local import LEDGER_FILE, DataLock, check_bind
 from engine.rpc.stations import StationService
 from engine.rpc.stock import StockService
 from keys.custody import Custody
-from keys.errors import Conflict, InvalidInput, NotFound, Unavailable
+from keys.errors import Unavailable
 
 log = structlog.get_logger("server")
 
-LEDGER_FILE: Final = "ledger.sqlite"
 DRAIN_S: Final = 30.0
 # SO_REUSEPORT is on by default in gRPC: a second server would share the port without a word.
 OPTIONS: Final = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 << 20), ("grpc.max_concurrent_streams", 4096))
-
-
-def check_bind(address: str) -> str:
-    """HOST:PORT with a loopback host; InvalidInput BIND_REFUSED otherwise."""
-    host, _, port = address.rpartition(":")
-    bare = host.strip("[]")
-    try:
-        loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
-        number = int(port)
-    except ValueError:
-        raise InvalidInput("BIND_INVALID", f"{address!r} is no address like 127.0.0.1:7443") from None
-    if not loopback:
-        raise InvalidInput("BIND_REFUSED", f"{address}: only loopback is served until mutual TLS exists; use 127.0.0.1 or [::1]")
-    if not 0 <= number < 65536:
-        raise InvalidInput("BIND_INVALID", f"{address}: {port} is no port")
-    return address
-
-
-class DataLock:
-    """Exclusive use of a data directory, for as long as the process lives; Conflict DATA_LOCKED names the holder's pid, NotFound
-    DATA_MISSING: a mistyped path shall not become a second, empty plant.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        if not directory.is_dir():
-            raise NotFound("DATA_MISSING", f"there is no data directory {directory}: `citycard keys init` makes one")
-        self._file: IO[str] = (directory / "lock").open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise Conflict("DATA_LOCKED", f"data directory {directory} is in use by another server or station, process {holder}") from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def release(self) -> None:
-        self._file.close()
 
 
 @dataclass

@@ -132,4 +132,4 @@ class StationService(StationServiceServicer):
 
 def _hello(hello: pb.Hello) -> StationHello:
     found = [FoundPiece(f.token, bytes(f.kdd), f.step, f.sequence, bytes(f.responses), f.bin, f.head) for f in hello.found]
-    return StationHello(hello.station_id, tuple(hello.chip_types), hello.heads, hello.software, hello.transport, found)
+    return StationHello(hello.station_id, tuple(hello.chip_types), hello.heads, hello.software, hello.transport, found, tuple(hello.profiles))

@@ -95,7 +95,8 @@ class StockService(StockServiceServicer):
 
 async def _next(messages: AsyncIterator[pb.TestSampleRequest], kind: str) -> pb.TestSampleRequest:
     try:
-        message = await asyncio.wait_for(anext(messages, None), BENCH_S)
+        async with asyncio.timeout(BENCH_S):
+            message = await anext(messages, None)
     except TimeoutError:
         raise Unavailable("BENCH_SILENT", f"the test bench said nothing for {BENCH_S:.0f} seconds: nothing was recorded") from None
     if message is None or message.WhichOneof("message") != kind:

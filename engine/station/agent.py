@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
@@ -16,6 +16,7 @@ from engine.station.head import FoundPiece, Head
 from keys.errors import CitycardError
 
 log = structlog.get_logger("station")
+T = TypeVar("T")
 
 CONTROL_WORD: Final = 2
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -31,11 +32,14 @@ _REFUSALS: Final = {"6A88": "other-keys", "6983": "locked"}
 class StationAgent:
     """Runs heads against a server until `stop` is set. A card in hand is finished before stopping."""
 
-    def __init__(self, station_id: str, heads: Sequence[Head], chip_types: Sequence[str], transport: str) -> None:
+    def __init__(
+        self, station_id: str, heads: Sequence[Head], chip_types: Sequence[str], transport: str, profiles: Sequence[str] = ()
+    ) -> None:
         self._station_id = station_id
         self._heads = list(heads)
         self._chip_types = list(chip_types)
         self._transport = transport
+        self._profiles = list(profiles)
         self._outbox: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
         self._inboxes: dict[int, asyncio.Queue[pb.ConnectResponse]] = {h.index: asyncio.Queue() for h in heads}
         self._idle: dict[int, bool] = {}
@@ -71,10 +75,11 @@ class StationAgent:
             heads=len(self._heads),
             software=SOFTWARE,
             transport=self._transport,
+            profiles=self._profiles,
         )
         pieces: dict[int, FoundPiece | None] = {}
         for head in self._heads:
-            piece = pieces[head.index] = await asyncio.to_thread(head.found)
+            piece = pieces[head.index] = await self._blocking(head.found)
             if piece is not None:
                 hello.found.append(
                     pb.Found(
@@ -106,6 +111,12 @@ class StationAgent:
         while (message := await self._outbox.get()) is not None:
             yield message
 
+    async def _blocking(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Card handling. With one head nothing else waits for it, and a thread of its own would cost more than it gives."""
+        if len(self._heads) == 1:
+            return work(*args, **kwargs)
+        return await asyncio.to_thread(work, *args, **kwargs)
+
     def _route(self, response: pb.ConnectResponse) -> None:
         kind = response.WhichOneof("message")
         if kind == "hold":
@@ -135,7 +146,7 @@ class StationAgent:
             if self.stopping.is_set():
                 self._maybe_finish()
                 await asyncio.Event().wait()
-            if not await asyncio.to_thread(head.path.available):
+            if not await self._blocking(head.path.available):
                 await _wait(self.stopping, 0.25)
                 continue
             self._idle[head.index] = True
@@ -176,7 +187,7 @@ class StationAgent:
                 token = head.token
                 if message.eject.reason:
                     log.warning("piece not good", head=head.index, bin=bin_name, reason=message.eject.reason)
-                await _shielded(asyncio.to_thread(head.eject, bin_name))
+                await _shielded(self._blocking(head.eject, bin_name))
                 head.settle()
                 self._send(stacked=pb.Stacked(token=token, bin=bin_name))
                 return
@@ -184,7 +195,7 @@ class StationAgent:
     async def _lease(self, head: Head, lease: pb.Lease) -> None:
         commands = from_slab(lease.commands)
         try:
-            atr, played = await asyncio.to_thread(head.present, lease.token, commands)
+            atr, played = await self._blocking(head.present, lease.token, commands)
         except CitycardError as error:
             reason = _NOT_THE_CHIP.get(error.reason, "no-answer")
             self._send(not_presented=pb.NotPresented(token=lease.token, reason=reason, detail=error.message))
@@ -205,7 +216,7 @@ class StationAgent:
         commands = from_slab(segment.commands)
         words = [int.from_bytes(segment.expected[i : i + 2], "big") for i in range(0, len(segment.expected), 2)]
         try:
-            played = await asyncio.to_thread(head.play, segment.sequence, commands, words, journal_answers=segment.journal_answers)
+            played = await self._blocking(head.play, segment.sequence, commands, words, journal_answers=segment.journal_answers)
         except CitycardError as error:
             self._send(segment_played=pb.SegmentPlayed(token=segment.token, sequence=segment.sequence, stopped=error.reason))
             return
@@ -222,7 +233,7 @@ class StationAgent:
     async def _print(self, head: Head) -> None:
         token = head.token
         try:
-            await asyncio.to_thread(head.print_card)
+            await self._blocking(head.print_card)
             self._send(printed=pb.Printed(token=token, ok=True))
         except CitycardError as error:
             self._send(printed=pb.Printed(token=token, ok=False, detail=error.message))

@@ -55,6 +55,12 @@ def served(port: int, *extra: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
 @pytest.mark.timeout(180)
 def test_a_job_through_pcscd_and_its_card_shown_afterwards(tmp_path: Path) -> None:
     orders = tmp_path / "orders.csv"
@@ -83,8 +89,7 @@ def test_a_job_through_pcscd_and_its_card_shown_afterwards(tmp_path: Path) -> No
         vpcd.send(b"\x02")
         assert vpcd.exchange(b"\x04") == atr, "it survives a reset"
     finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        end(process)
         vpcd.close()
 
 
@@ -98,6 +103,5 @@ def test_a_fresh_blank_is_what_the_maker_ships() -> None:
         assert answer[-2:] == b"\x90\x00"
         assert answer[10:13] == bytes.fromhex("300370")
     finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        end(process)
         vpcd.close()

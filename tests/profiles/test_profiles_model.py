@@ -90,7 +90,7 @@ def test_hex_is_upper_case_pairs_and_nothing_else(bad):
         (lambda d: d["applications"][0].update(name="city\n"), "name"),
         (lambda d: d["channel"]["transport"].update(kvn="30\n"), "kvn"),
         (lambda d: d["serials"][0].update(prefix="4910\n"), "prefix"),
-        (lambda d: d["applications"][0].update(load=[{"keyset": "a", "key": "b", "key_index": "01", "amount": "1", "terminal": "2"}]), "amount"),
+        (lambda d: d["applications"][0].update(load=[{"amount": "1"}]), "amount"),
         (lambda d: d["applications"][0]["dgis"][0].update(id="A0010"), "id"),
         (lambda d: d["applications"][0]["dgis"][1]["parts"][0].update(codec="utf8"), "codec"),
         (lambda d: d["applications"][0]["dgis"][1]["parts"][0].update(length=0), "length"),
@@ -180,24 +180,23 @@ def test_random_edits_of_the_shipped_profile_load_and_lint_or_are_refused(data):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, len(TEXT) - 1), st.integers(0, 40), st.one_of(st.binary(max_size=4), st.sampled_from([b'"', b"]", b"0", b"FF", b"\n"])))
+@given(st.integers(0, len(TEXT) - 1), st.integers(0, 40), st.binary(max_size=4) | st.sampled_from([b'"', b"]", b"0", b"FF", b"\n"]))
 def test_random_bytes_in_the_shipped_file(start, cut, put):
     load_and_lint(TEXT[:start] + put + TEXT[start + cut :])
 
 
-def test_deeply_nested_parts_are_a_finding_or_refused():
-    for depth in (7, 40, 150, 450, 3000):
-        header = "applications.dgis" + ".parts" * depth
-        text = f"[[applications.dgis]]\nid = '0D02'\n[[{header}]]\ntlv = '70'\n".encode()
-        body = TEXT.replace(b'[[applications]]\nname = "finance"', text + b'[[applications]]\nname = "finance"')
-        try:
-            profile = parse(body, "deep.toml")
-        except InvalidInput as error:
-            assert "nested" in error.message
-            assert depth > 100
-            continue
-        rules = {f.rule for f in lint(LoadedProfile(profile=profile, sha256="", path=None))}
-        assert "part-depth" in rules
+@pytest.mark.parametrize("depth", [7, 40, 150, 400])
+def test_deeply_nested_parts_are_a_finding_or_refused(depth):
+    tables = "".join(f"[[applications.dgis{'.parts' * i}]]\ntlv = '70'\n" for i in range(1, depth + 1))
+    text = f"[[applications.dgis]]\nid = '0D02'\n{tables}".encode()
+    body = TEXT.replace(b'[[applications]]\nname = "finance"', text + b'[[applications]]\nname = "finance"')
+    try:
+        profile = parse(body, "deep.toml")
+    except InvalidInput as error:
+        assert "nested" in error.message
+        assert depth > 100
+        return
+    assert "part-depth" in {f.rule for f in lint(LoadedProfile(profile=profile, sha256="", path=None))}
 
 
 def test_tools_read_the_same_profile():

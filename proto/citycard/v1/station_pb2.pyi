@@ -147,6 +147,7 @@ class Hello(_message.Message):
     SOFTWARE_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
     station_id: _builtins.str
     heads: _builtins.int
     software: _builtins.str
@@ -158,6 +159,10 @@ class Hello(_message.Message):
     def found(self) -> _containers.RepeatedCompositeFieldContainer[Global___Found]:
         """Every card in a head. A card the ledger has open at this station and that is not here is lost."""
 
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Profiles this station may make; none: every profile of its chip types."""
+
     def __init__(
         self,
         *,
@@ -167,10 +172,11 @@ class Hello(_message.Message):
         software: _builtins.str = ...,
         transport: _builtins.str = ...,
         found: _abc.Iterable[Global___Found] | None = ...,
+        profiles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chip_types", b"chip_types", "found", b"found", "heads", b"heads", "software", b"software", "station_id", b"station_id", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chip_types", b"chip_types", "found", b"found", "heads", b"heads", "profiles", b"profiles", "software", b"software", "station_id", b"station_id", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
