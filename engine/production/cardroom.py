@@ -132,8 +132,8 @@ class CardRoom:
         response = attempt.initialize_update_response or b""
         identity = identity_of(response, int(compiled.loaded.profile.channel.transport.kvn, 16))
         columns = attempt_columns(compiled.loaded.profile, order, serials, attempt.psn or 0, identity.serial)
+        run.card = card  # from here on the line closes it, whatever comes
         card.rebuild(attempt.host_challenge, response, columns, attempt.image_digest or b"")
-        run.card = card
         return card
 
 

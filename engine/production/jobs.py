@@ -164,8 +164,8 @@ class JobDesk:
 
     async def pause(self, job_id: str) -> JobView:
         """No new INTENT; what was leased goes back; cards being made are finished."""
-        await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.PAUSED))
-        await self._line.job_stopped(job_id, gone=False)
+        change = await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.PAUSED))
+        await self._line.job_stopped(job_id, change.released, gone=False)
         return await self.view(job_id)
 
     async def resume(self, job_id: str) -> JobView:
@@ -177,8 +177,8 @@ class JobDesk:
 
     async def cancel(self, job_id: str, reason: str) -> JobView:
         """CANCELLING, and CANCELLED once nothing is in flight."""
-        await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.CANCELLING, reason))
-        await self._line.job_stopped(job_id, gone=True)
+        change = await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.CANCELLING, reason))
+        await self._line.job_stopped(job_id, change.released, gone=True)
         return await self.view(job_id)
 
     async def destroy_data(self, job_id: str) -> JobView:

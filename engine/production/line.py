@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 from engine.dispatch.dispatcher import Assignment, Dispatcher, StationInfo
 from engine.dispatch.queues import JobInfo
 from engine.ledger import attempts, jobs, lines
+from engine.ledger.attempts import Attempt
 from engine.ledger.pulse import pulse
 from engine.ledger.states import JOB_ENDED, AttemptState, ScrapReason
 from engine.ledger.tx import Tx
@@ -76,16 +77,21 @@ class Line:
         self._profile_of[job.job_id] = job.profile
         await self.pump()
 
-    async def job_stopped(self, job_id: str, *, gone: bool) -> None:
-        """No new cards: paused, or gone for good. Cards before INTENT go back; the others run to their end."""
+    async def job_stopped(self, job_id: str, released: Sequence[Attempt], *, gone: bool) -> None:
+        """No new cards: paused, or gone for good. The ledger has released what had not reached INTENT; those blanks go back.
+
+        One whose INTENT is being prepared right now is refused it, and goes back from there. The others run to their end.
+        """
         if gone:
             self._dispatch.remove(job_id)
             self._last_line.pop(job_id, None)
         elif self._dispatch.has_job(job_id):
             self._dispatch.pause(job_id)
-        for token, run in list(self._runs.items()):
-            if run.attempt.job_id == job_id and run.card is None:
-                await self.release(run, token, "job-stopped")
+        for attempt in released:
+            run = self._runs.get(attempt.token)
+            if run is not None and not run.lock.locked():
+                self._give_back(run)
+                self._eject(run, attempt.token, "returned", "the job was stopped")
 
     async def _refill(self) -> None:
         for job_id in list(self._last_line):
@@ -286,23 +292,29 @@ class Line:
 
     async def release(self, run: Run, token: int, why: str, detail: str = "", *, eject: bool = True) -> None:
         """Before INTENT: the line waits again, the blank goes back to stock. `why` is a short fixed word."""
-        await self.quietly(lambda tx: attempts.release(tx, token, why, detail))
-        self._give_back(run)
-        self._eject(run, token, "returned", detail or why, eject=eject)
+        if await self._ended(run, token, lambda tx: attempts.release(tx, token, why, detail), eject=eject):
+            self._eject(run, token, "returned", detail or why, eject=eject)
 
     async def _reject_blank(self, run: Run, token: int, error: CitycardError) -> None:
-        await self.quietly(lambda tx: attempts.blank_rejected(tx, token, error.reason, error.message))
-        log.warning("blank rejected", station=run.station_id, reason=error.reason, detail=error.message)
-        self._give_back(run)
-        self._outcome(run, "blank-rejected")
-        self._eject(run, token, "reject", error.message)
+        if await self._ended(run, token, lambda tx: attempts.blank_rejected(tx, token, error.reason, error.message), eject=True):
+            log.warning("blank rejected", station=run.station_id, reason=error.reason, detail=error.message)
+            self._outcome(run, "blank-rejected")
+            self._eject(run, token, "reject", error.message)
 
     async def scrap(self, run: Run, token: int, reason: ScrapReason, detail: str, *, eject: bool = True) -> None:
-        await self.quietly(lambda tx: attempts.scrap(tx, token, reason, detail))
-        log.warning("card scrapped", station=run.station_id, token=token, reason=reason, detail=detail)
+        """After INTENT: not a card. The piece goes to the reject bin, the line is made again on another blank."""
+        if await self._ended(run, token, lambda tx: attempts.scrap(tx, token, reason, detail), eject=eject):
+            log.warning("card scrapped", station=run.station_id, token=token, reason=reason, detail=detail)
+            self._outcome(run, reason.value)
+            self._eject(run, token, "reject", f"{reason}: {detail}", eject=eject)
+
+    async def _ended(self, run: Run, token: int, write: Callable[[Tx], object], *, eject: bool) -> bool:
+        """Ends an attempt and gives its line back. False when somebody else ended it before: the ledger then says where the piece goes."""
+        ended = await self.quietly(write)
         self._give_back(run)
-        self._outcome(run, reason.value)
-        self._eject(run, token, "reject", f"{reason}: {detail}", eject=eject)
+        if not ended and eject:
+            await self._stray(token)
+        return ended
 
     def _eject(self, run: Run, token: int, bin_name: str, reason: str, *, eject: bool = True) -> None:
         if run.card is not None:
@@ -340,12 +352,14 @@ class Line:
             untouched = attempt.state == "RELEASED"
             held[0].eject(token, "returned" if untouched else "reject", "this card was given up meanwhile")
 
-    async def quietly(self, function: Callable[[Tx], object]) -> None:
-        """A write that may come too late: the ledger's state then already says what happened."""
+    async def quietly(self, function: Callable[[Tx], object]) -> bool:
+        """A write that may come too late: the ledger's state then already says what happened. Whether it came in time."""
         try:
             await self._ledger.write(function)
         except (Precondition, NotFound) as error:
             log.info("came too late", reason=error.reason, detail=error.message)
+            return False
+        return True
 
     async def _note_end(self, job_id: str) -> None:
         """Lets go of a job that the ledger found at its end."""
@@ -458,7 +472,7 @@ class Line:
         """Leases nothing more, lets cards in hand finish for up to `grace_s`, then lets the stations go."""
         self.draining = True
         for token, run in list(self._runs.items()):
-            if run.card is None:
+            if run.card is None and not run.lock.locked():
                 await self.release(run, token, "server-stops")
         for _ in range(int(grace_s / DRAIN_STEP_S)):
             if not self._runs:

@@ -100,7 +100,7 @@ class JobService(JobServiceServicer):
                 message = await anext(aiter(request_iterator), None)
         finally:
             if not finished:
-                await self._desk.drop_upload(upload)
+                await _to_its_end(self._desk.drop_upload(upload))
         raise InvalidInput("UPLOAD_INCOMPLETE", "the upload ended without its SHA-256: nothing was kept")
 
     @answered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import grpc
 import structlog
@@ -17,6 +17,7 @@ from keys.errors import CitycardError
 
 log = structlog.get_logger("station")
 T = TypeVar("T")
+P = ParamSpec("P")
 
 CONTROL_WORD: Final = 2
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -111,7 +112,7 @@ class StationAgent:
         while (message := await self._outbox.get()) is not None:
             yield message
 
-    async def _blocking(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    async def _blocking(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Card handling. With one head nothing else waits for it, and a thread of its own would cost more than it gives."""
         if len(self._heads) == 1:
             return work(*args, **kwargs)
@@ -134,6 +135,7 @@ class StationAgent:
             waiting = [h for h in self._heads if self._idle.get(h.index)]
             if waiting:
                 self._idle[waiting[0].index] = False
+                waiting[0].token = token  # what follows for this lease finds its head, however late the head begins
         for head in waiting[:1]:
             self._inboxes[head.index].put_nowait(response)
 

@@ -36,7 +36,7 @@ def lines(rows, digits):
             pan_of(digits, i), name_field=name[:30], card_number=f"G{i:08d}".encode(), phone=b"" if i % 3 else b"+86-371-12345",
             sex=b"12"[i % 2 : i % 2 + 1], birth_date=f"19{i % 100:02d}0124".encode(),
         )  # fmt: skip
-        serial = hashlib.sha256(bytes([i])).digest()[:8] if i else bytes(8)
+        serial = hashlib.sha256(str(i).encode()).digest()[:8] if i else bytes(8)
         each.append(attempt_columns(PROFILE.profile, line, {"transport": 10**15 + i, "city": i + 1}, i % 100, serial))
     return {name: np.concatenate([line[name] for line in each]) for name in each[0]}
 
