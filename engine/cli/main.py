@@ -56,7 +56,7 @@ def run() -> None:
     as_json = "--json" in sys.argv
     try:
         # outside its standalone mode typer returns the status of `typer.Exit` instead of leaving with it
-        status = app(standalone_mode=False)
+        status = app(prog_name="citycard", standalone_mode=False)
     except CitycardError as error:
         output.fail(error.reason, error.message, as_json=as_json)
         raise SystemExit(1) from None

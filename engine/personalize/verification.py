@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -43,8 +43,8 @@ class Step:
 class CardMaterial:
     """One card's clear material, owned by the caller: keys (k, 16) in the profile's order, and its image (image_len,)."""
 
-    keys: Bytes2D
-    image: Bytes2D
+    keys: Bytes2D = field(repr=False)
+    image: Bytes2D = field(repr=False)
 
     def key(self, index: int) -> memoryview:
         return np.ascontiguousarray(self.keys[index]).data

@@ -23,7 +23,7 @@ from engine.ledger.pulse import pulse
 from engine.ledger.states import JOB_ENDED, AttemptState, ScrapReason
 from engine.ledger.tx import Tx
 from engine.personalize.segment import Segment
-from engine.personalize.verification import proofs
+from engine.personalize.verification import BY_SAMPLE, proofs
 from engine.production.card import CardInMaking, lease_commands
 from engine.production.cardroom import CardRoom
 from engine.production.context import Context
@@ -245,7 +245,8 @@ class Line:
         if following is not None:
             link.segment(token, following)
             return
-        grades = Counter(proofs(card.compiled).values())
+        # what a sample is to prove is not proven on this card
+        grades = Counter("sample-due" if grade == BY_SAMPLE else grade for grade in proofs(card.compiled).values())
         card.close()
         await self._ledger.write(lambda tx: attempts.verified(tx, token, proofs=grades))
         link.print_card(token)

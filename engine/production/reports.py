@@ -86,11 +86,18 @@ def build(conn: Connection, job: jobs.JobRow, view: JobView, compiled: CompiledP
 
 
 def _key_proofs(compiled: CompiledProfile, tests: Sequence[samples.SampleTest]) -> dict[str, Any]:
-    """Grades by key; what only a sample can prove is `sample-due` until a sample of this very job has passed."""
-    proven = {check.subject for test in tests if test.passed for check in test.checks}
+    """Grades by key. What only a sample can prove is `sample-due` until one of this job passed; a failed one outweighs that.
+
+    Of a piece that was tested several times the last test counts: a bench's reader may have been at fault before.
+    """
+    last = {test.chip_id: test for test in tests}.values()
+    proven = {check.subject for test in last if test.passed for check in test.checks}
+    failed = {check.subject for test in last for check in test.checks if not check.ok}
 
     def grade(subject: str, intended: str) -> str:
-        return "sample-due" if intended == BY_SAMPLE and subject not in proven else intended
+        if intended != BY_SAMPLE:
+            return intended
+        return "sample-failed" if subject in failed else BY_SAMPLE if subject in proven else "sample-due"
 
     keys = {label: grade(label, intended) for label, intended in proofs(compiled).items()}
     found: dict[str, Any] = {"summary": dict(Counter(keys.values())), "keys": keys}

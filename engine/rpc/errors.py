@@ -47,9 +47,14 @@ async def _abort(context: Context, error: Exception) -> None:
     """Ends the call with the status that belongs to `error`; unexpected ones are logged by kind and place only."""
     if isinstance(error, errors.CitycardError):
         await context.abort(status_code(error), error.message, ((REASON_KEY, error.reason),))
-    log.error("unexpected error", kind=type(error).__name__, at=_place(error))
+    note_unexpected(error)
     text = f"the server met an unexpected {type(error).__name__}; its log says where"
     await context.abort(grpc.StatusCode.INTERNAL, text, ((REASON_KEY, "INTERNAL"),))
+
+
+def note_unexpected(error: BaseException) -> None:
+    """Logs kind and place of an error outside the tree; never its text, which might hold what must not leave."""
+    log.error("unexpected error", kind=type(error).__name__, at=_place(error))
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from citycard.v1.station_pb2_grpc import StationServiceServicer
 from engine.personalize.segment import Segment, to_slab
 from engine.production.line import Line
 from engine.production.stationlink import FoundPiece, StationHello
-from engine.rpc.errors import answered, answering
+from engine.rpc.errors import answered, answering, note_unexpected
 from keys.errors import CitycardError, InvalidInput
 
 log = structlog.get_logger("rpc.stations")
@@ -67,17 +67,23 @@ class StationService(StationServiceServicer):
             first = await anext(aiter(request_iterator), None)
             if first is None or first.WhichOneof("message") != "hello":
                 raise InvalidInput("HELLO_MISSING", "the first message of a station is its hello")
+            station_id = first.hello.station_id
+            if not station_id.strip():
+                raise InvalidInput("HELLO_INVALID", "a station needs a name: the one that stock is issued to")
             link = StreamLink()
             link.outbox.put_nowait(pb.ConnectResponse(welcome=pb.Welcome(server_id=SERVER_ID)))
-            await self._line.connected(link, _hello(first.hello))
-            reader = asyncio.create_task(self._read(first.hello.station_id, request_iterator, link))
             try:
-                while (message := await link.outbox.get()) is not None:
-                    yield message
+                await self._line.connected(link, _hello(first.hello))
+                reader = asyncio.create_task(self._read(station_id, request_iterator, link))
+                try:
+                    while (message := await link.outbox.get()) is not None:
+                        yield message
+                finally:
+                    reader.cancel()
+                    await asyncio.gather(reader, return_exceptions=True)
             finally:
-                reader.cancel()
-                await asyncio.gather(reader, return_exceptions=True)
-                await self._line.disconnected(first.hello.station_id, link)
+                # however it ended, even half connected: a name that is not let go could never come back
+                await self._line.disconnected(station_id, link)
 
     async def _read(self, station_id: str, messages: AsyncIterator[pb.ConnectRequest], link: StreamLink) -> None:
         """Handles messages in order; what belongs to different cards runs side by side, what settles a card is awaited."""
@@ -104,6 +110,8 @@ class StationService(StationServiceServicer):
             await work
         except CitycardError as error:
             log.error("message not handled", reason=error.reason, message=error.message)
+        except Exception as error:  # noqa: BLE001 - one message must not end the stream with the other cards on it
+            note_unexpected(error)
 
     async def _card(self, message: pb.ConnectRequest, kind: str) -> None:
         line = self._line
@@ -132,4 +140,6 @@ class StationService(StationServiceServicer):
 
 def _hello(hello: pb.Hello) -> StationHello:
     found = [FoundPiece(f.token, bytes(f.kdd), f.step, f.sequence, bytes(f.responses), f.bin, f.head) for f in hello.found]
-    return StationHello(hello.station_id, tuple(hello.chip_types), hello.heads, hello.software, hello.transport, found, tuple(hello.profiles))
+    return StationHello(
+        hello.station_id, tuple(hello.chip_types), hello.heads, hello.software, hello.transport, found, tuple(hello.profiles)
+    )

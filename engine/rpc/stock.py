@@ -21,6 +21,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 # A bench that says nothing for so long has gone: the card's keys do not wait for it.
 BENCH_S: Final = 60.0
+# More than any bureau's blanks; sums of such numbers stay far inside the ledger's integers.
+MOST_PIECES: Final = 1_000_000_000
+
+
+def _count(number: int) -> int:
+    """InvalidInput STOCK_COUNT for a number that is none of pieces."""
+    if number > MOST_PIECES:
+        raise InvalidInput("STOCK_COUNT", f"a number of pieces is at most {MOST_PIECES}, not {number}")
+    return number
 
 
 class StockService(StockServiceServicer):
@@ -32,27 +41,27 @@ class StockService(StockServiceServicer):
 
     @answered
     async def ReceiveStock(self, request: pb.ReceiveStockRequest, context: Context) -> pb.ReceiveStockResponse:
-        left = await self._room.receive(request.lot, request.chip_type, request.count, request.by)
+        left = await self._room.receive(request.lot, request.chip_type, _count(request.count), request.by)
         return pb.ReceiveStockResponse(in_store=left)
 
     @answered
     async def IssueStock(self, request: pb.IssueStockRequest, context: Context) -> pb.IssueStockResponse:
-        left = await self._room.issue(request.lot, request.station_id, request.count, request.by)
+        left = await self._room.issue(request.lot, request.station_id, _count(request.count), request.by)
         return pb.IssueStockResponse(in_store=left)
 
     @answered
     async def ReturnStock(self, request: pb.ReturnStockRequest, context: Context) -> pb.ReturnStockResponse:
-        left = await self._room.take_back(request.lot, request.station_id, request.count, request.by, request.kind or "blank")
+        left = await self._room.take_back(request.lot, request.station_id, _count(request.count), request.by, request.kind or "blank")
         return pb.ReturnStockResponse(in_store=left)
 
     @answered
     async def CountStock(self, request: pb.CountStockRequest, context: Context) -> pb.CountStockResponse:
         counted = {
-            "feeder_remaining": request.feeder_remaining,
-            "good": request.good,
-            "reject": request.reject,
-            "returned": request.returned,
-            "in_heads": request.in_heads,
+            "feeder_remaining": _count(request.feeder_remaining),
+            "good": _count(request.good),
+            "reject": _count(request.reject),
+            "returned": _count(request.returned),
+            "in_heads": _count(request.in_heads),
         }
         differences = await self._room.count(request.station_id, counted, request.by)
         return pb.CountStockResponse(agrees=not differences, differences=differences)
@@ -75,7 +84,7 @@ class StockService(StockServiceServicer):
 
     @answered
     async def DrawSample(self, request: pb.DrawSampleRequest, context: Context) -> pb.DrawSampleResponse:
-        drawn = await self._room.draw_sample(request.job_id, request.count, request.by)
+        drawn = await self._room.draw_sample(request.job_id, _count(request.count), request.by)
         return pb.DrawSampleResponse(attempt_ids=[a for a, _ in drawn], chip_ids=[c for _, c in drawn])
 
     async def TestSample(

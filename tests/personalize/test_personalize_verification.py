@@ -60,7 +60,7 @@ def test_a_full_card_passes_and_every_key_to_be_used_was_used(custody, tmp_path)
         segments.append(card.next_proof(play(chip, segments[-1])))
     by_use = {label for label, grade in verification.proofs(COMPILED).items() if grade == "proven-by-use"}
     assert proved == Counter(by_use)
-    assert len(by_use) > 20
+    assert len(by_use) > 15
     assert verification.round_trips(COMPILED) == 2 + len(segments) - 1
     assert not any(s.journal_answers for s in segments[:-1])
     card.close()

@@ -314,8 +314,8 @@ def test_submitted_twice_is_one_job_and_says_so(site: Site) -> None:
 
 
 def test_calc_answers_every_line_and_exits_2_when_one_was_wrong(site: Site) -> None:
-    good = '{"id":1,"op":"kcv","alg":"aes","key":"00112233445566778899AABBCCDDEEFF"}'
-    ran = site.run("calc", f"{good}\n[]\n{{\n\xff\n{{}}\n" + '{"op":"kcv","alg":"aes","key":"zz"}\n' + f"{good}\n")
+    good = '{"id":1,"op":"kcv","algorithm":"aes","key":"00112233445566778899AABBCCDDEEFF"}'
+    ran = site.run("calc", f"{good}\n[]\n{{\n\xff\n{{}}\n" + '{"op":"kcv","algorithm":"aes","key":"zz"}\n' + f"{good}\n")
     answers = [json.loads(line) for line in ran.out.splitlines()]
     assert (ran.status, ran.err, len(answers)) == (2, "", 7)
     assert ["error" in answer for answer in answers] == [False, True, True, True, True, True, False]

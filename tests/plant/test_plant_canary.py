@@ -258,6 +258,7 @@ def check_what_objects_say(custody: SoftwareCustody, cards: list[CardInMaking], 
             mistake()
         said += [caught.value, caught.value.args, vars(caught.value)]
     assert "32 bytes" in repr(SecretBytes(bytes(32)))
+    assert "array" not in repr(card.material())
     for thing in said:
         text = f"{thing!r} {thing!s}".encode()
         assert keys.hits(text) == [], type(thing)

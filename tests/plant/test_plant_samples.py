@@ -169,7 +169,7 @@ def test_a_chip_that_lies_to_the_bench_fails_and_is_reported(
     assert "is not what its data and keys should give" in checks[wrong]["message"]
     assert all(checks[subject]["ok"] for subject in ("pin", *right))
     report = works.report(job_id)
-    assert (report["key_proofs"]["keys"][PURCHASE], report["key_proofs"]["pin"]) == ("sample-due",) * 2
+    assert (report["key_proofs"]["keys"][PURCHASE], report["key_proofs"]["pin"]) == ("sample-failed", "sample-due")
     (test,) = report["sample_tests"]
     assert (test["passed"], test["chip_id"]) == (False, drawn)
     print_report(report)
@@ -211,7 +211,7 @@ def test_every_answer_of_the_test_is_judged(works: Works, orders: Callable[..., 
     assert "2 tries left" in refused["pin"].message
     assert all(refused[s].message.startswith("not tested") for s in (LOAD, PURCHASE, TAC))
 
-    assert works.report(job_id)["key_proofs"]["pin"] == "sample-due"
+    assert works.report(job_id)["key_proofs"]["pin"] == "sample-failed"
     assert try_sample(works, drawn, bench.contact(drawn, chips_of(works), "")).passed
     report = works.report(job_id)
     assert report["key_proofs"]["pin"] == "proven-by-sample"
