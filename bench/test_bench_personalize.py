@@ -2,7 +2,7 @@
 
     python -m pytest bench/test_bench_personalize.py --benchmark-only
 
-`extra_info` states CPU, commit, batch, cards a second, and what a card costs on the wire.
+`extra_info` states CPU, the kernels' level, commit, batch, cards a second, and what a card costs on the wire.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import cext
 from engine.personalize.columns import Column
 from engine.personalize.image import build_images, derive_keys, pin_blocks
 from engine.production.card import CardInMaking, lease_commands
@@ -39,7 +40,7 @@ def facts() -> dict[str, object]:
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return {"cpu": cpu, "cores_used": 1, "commit": git.stdout.strip() or "unknown"}
+    return {"cpu": cpu, "cores_used": 1, "kernel": cext.kernel_level(), "commit": git.stdout.strip() or "unknown"}
 
 
 @pytest.fixture(scope="module")

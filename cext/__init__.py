@@ -16,6 +16,7 @@ themselves.
     tdes_kcv(keys), sm4_kcv(keys)              encrypted zero block, (n, 16) -> (n, 3)
     aes_kcv01(keys)                            encrypted block of 01s, (n, 16|24|32) -> (n, 3)
     sbox_table(name)                           the compiled S-box circuit on every input, for self-tests
+    kernel_level(), available_levels()         what runs, what could: `portable`, `avx2`, `avx512`; CITYCARD_CPU chooses (see `cpu`)
 """
 
 from cext._kernels import (
@@ -29,10 +30,13 @@ from cext._kernels import (
     tdes_kcv,
     tdes_pboc,
 )
+from cext.cpu import available_levels, kernel_level
 
 __all__ = [
     "aes_ecb",
     "aes_kcv01",
+    "available_levels",
+    "kernel_level",
     "sbox_table",
     "sm4_ecb",
     "sm4_kcv",

@@ -10,15 +10,25 @@ cimport numpy as cnp
 cnp.import_array()
 
 cdef extern from "kernels.h" nogil:
-    void cc_tdes_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n)
-    void cc_tdes_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n, int parity)
-    void cc_tdes_kcv(const uint8_t *keys, uint8_t *out, size_t n)
-    void cc_sm4_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n)
-    void cc_sm4_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n)
-    void cc_sm4_kcv(const uint8_t *keys, uint8_t *out, size_t n)
-    void cc_aes_ecb(const uint8_t *keys, size_t key_stride, size_t key_len, const uint8_t *blocks, uint8_t *out, size_t n)
-    void cc_aes_kcv01(const uint8_t *keys, size_t key_len, uint8_t *out, size_t n)
-    void cc_sbox_table(int box, uint8_t *out)
+    ctypedef struct cc_kernels:
+        const char *level
+        void (*tdes_ecb)(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n) noexcept nogil
+        void (*tdes_pboc)(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n, int parity) noexcept nogil
+        void (*tdes_kcv)(const uint8_t *keys, uint8_t *out, size_t n) noexcept nogil
+        void (*sm4_ecb)(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n) noexcept nogil
+        void (*sm4_pboc)(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n) noexcept nogil
+        void (*sm4_kcv)(const uint8_t *keys, uint8_t *out, size_t n) noexcept nogil
+        void (*aes_ecb)(const uint8_t *keys, size_t key_stride, size_t key_len, const uint8_t *blocks, uint8_t *out, size_t n) noexcept nogil
+        void (*aes_kcv01)(const uint8_t *keys, size_t key_len, uint8_t *out, size_t n) noexcept nogil
+        void (*sbox_table)(int box, uint8_t *out) noexcept nogil
+
+    enum:
+        CC_MAX_LEVELS
+    size_t cc_levels(const cc_kernels **found)
+
+cdef const cc_kernels *found[CC_MAX_LEVELS]
+cdef size_t found_count = cc_levels(found)
+cdef const cc_kernels *kernels = found[0]
 
 _SBOXES = ("des-1", "des-2", "des-3", "des-4", "des-5", "des-6", "des-7", "des-8", "aes", "sm4")
 
@@ -86,6 +96,20 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     return start_a < start_b + cnp.PyArray_NBYTES(b) and start_b < start_a + cnp.PyArray_NBYTES(a)
 
 
+def levels():
+    return tuple([found[i].level.decode() for i in range(found_count)])
+
+
+def use_level(name):
+    """Every kernel call from now on runs at this level; a process chooses once, before the first call."""
+    global kernels
+    kernels = found[levels().index(name)]
+
+
+def level():
+    return kernels.level.decode()
+
+
 def tdes_ecb(keys, blocks, out=None):
     cdef cnp.ndarray source = _rows(blocks, "blocks", (8,))
     cdef cnp.ndarray key = _keys(keys, "keys", (16,), source.shape[0])
@@ -95,7 +119,7 @@ def tdes_ecb(keys, blocks, out=None):
     cdef const uint8_t *b = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_tdes_ecb(k, stride, b, o, n)
+        kernels.tdes_ecb(k, stride, b, o, n)
     return result
 
 
@@ -108,7 +132,7 @@ def sm4_ecb(keys, blocks, out=None):
     cdef const uint8_t *b = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_sm4_ecb(k, stride, b, o, n)
+        kernels.sm4_ecb(k, stride, b, o, n)
     return result
 
 
@@ -122,7 +146,7 @@ def aes_ecb(keys, blocks, out=None):
     cdef const uint8_t *b = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_aes_ecb(k, stride, key_len, b, o, n)
+        kernels.aes_ecb(k, stride, key_len, b, o, n)
     return result
 
 
@@ -136,7 +160,7 @@ def tdes_pboc(masters, factors, parity, out=None):
     cdef const uint8_t *f = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_tdes_pboc(k, stride, f, o, n, odd)
+        kernels.tdes_pboc(k, stride, f, o, n, odd)
     return result
 
 
@@ -149,7 +173,7 @@ def sm4_pboc(masters, factors, out=None):
     cdef const uint8_t *f = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_sm4_pboc(k, stride, f, o, n)
+        kernels.sm4_pboc(k, stride, f, o, n)
     return result
 
 
@@ -160,7 +184,7 @@ def tdes_kcv(keys):
     cdef const uint8_t *k = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_tdes_kcv(k, o, n)
+        kernels.tdes_kcv(k, o, n)
     return result
 
 
@@ -171,7 +195,7 @@ def sm4_kcv(keys):
     cdef const uint8_t *k = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_sm4_kcv(k, o, n)
+        kernels.sm4_kcv(k, o, n)
     return result
 
 
@@ -182,7 +206,7 @@ def aes_kcv01(keys):
     cdef const uint8_t *k = _pointer(source)
     cdef uint8_t *o = <uint8_t *>_pointer(result)
     with nogil:
-        cc_aes_kcv01(k, key_len, o, n)
+        kernels.aes_kcv01(k, key_len, o, n)
     return result
 
 
@@ -191,5 +215,5 @@ def sbox_table(name):
         raise ValueError(f"no S-box named {name!r}; one of {', '.join(_SBOXES)}")
     cdef int box = _SBOXES.index(name) + 1
     cdef cnp.ndarray result = np.empty(64 if box <= 8 else 256, dtype=np.uint8)
-    cc_sbox_table(box, <uint8_t *>_pointer(result))
+    kernels.sbox_table(box, <uint8_t *>_pointer(result))
     return result

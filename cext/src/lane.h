@@ -4,7 +4,8 @@
  * depends on the value of a bit: no branch, no table index.
  *
  * With GCC or clang a lane is a 16-byte vector, which every x86-64 and arm64 has (SSE2, NEON) and which the compiler splits into two
- * words elsewhere; any other compiler gets one 64-bit word. Wider lanes only need another LANE_WORDS: the kernels below are written for any.
+ * words elsewhere; any other compiler gets one 64-bit word. A level for a CPU with wider vectors sets LANE_WORDS before it includes this;
+ * the kernels are written for any.
  */
 #ifndef CITYCARD_LANE_H
 #define CITYCARD_LANE_H
@@ -32,6 +33,12 @@ typedef uint64_t lane;
 #endif
 
 #define LANES (64 * LANE_WORDS)
+
+/* How many of `n` blocks, of which `done` are done, the next pass takes. */
+static inline size_t pass_size(size_t done, size_t n)
+{
+    return n - done < LANES ? n - done : LANES;
+}
 
 /* Overwrite memory that held key bits; the barrier keeps the compiler from dropping a store nobody reads. */
 static inline void wipe(void *memory, size_t size)

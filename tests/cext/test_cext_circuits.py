@@ -40,7 +40,7 @@ def test_checked_in_circuit_equals_the_published_table(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
-def test_compiled_circuit_equals_the_published_table(vector):
+def test_compiled_circuit_equals_the_published_table(vector, level):
     assert cext.sbox_table(vector["id"]).tolist() == published(vector)
 
 

@@ -1,4 +1,4 @@
-"""The kernels against published vectors and, on random data of every lane count, against OpenSSL."""
+"""The kernels of every level against published vectors and, on random data of every lane count, against OpenSSL."""
 
 import json
 import threading
@@ -18,8 +18,10 @@ FOLDER = Path(__file__).parents[1] / "vectors"
 BLOCK = {"3des": 8, "sm4": 16, "aes": 16}
 ECB = {"3des": cext.tdes_ecb, "sm4": cext.sm4_ecb, "aes": cext.aes_ecb}
 KEY_LENS = [("3des", 16), ("sm4", 16), ("aes", 16), ("aes", 24), ("aes", 32)]
-# Around the sizes of half a pass, a pass and two passes of 64 and 128 lanes.
-COUNTS = [0, 1, 2, 3, 63, 64, 65, 100, 127, 128, 129, 191, 256, 257]
+# Around the sizes of half a pass, a pass and two passes of 64, 128, 256 and 512 lanes.
+COUNTS = [0, 1, 2, 3, 63, 64, 65, 100, 127, 128, 129, 191, 255, 256, 257, 511, 512, 513, 1025]
+
+pytestmark = pytest.mark.usefixtures("level")
 
 
 def openssl(algorithm, key, data):
@@ -100,7 +102,7 @@ def test_des_ignores_parity_bits():
 
 
 def test_read_only_input_is_taken_and_not_changed():
-    key, blocks = random_bytes(1, 16), random_bytes(2, 130, 16)
+    key, blocks = random_bytes(1, 16), random_bytes(2, 520, 16)
     key.flags.writeable = blocks.flags.writeable = False
     before = blocks.copy()
     cext.sm4_ecb(key, blocks)
@@ -109,7 +111,7 @@ def test_read_only_input_is_taken_and_not_changed():
 
 @pytest.mark.parametrize(("algorithm", "key_len"), KEY_LENS)
 def test_out_receives_the_result_and_may_be_the_input(algorithm, key_len):
-    key, blocks = random_bytes(1, key_len), random_bytes(2, 300, BLOCK[algorithm])
+    key, blocks = random_bytes(1, key_len), random_bytes(2, 1100, BLOCK[algorithm])
     expected = ECB[algorithm](key, blocks)
     out = np.empty_like(blocks)
     assert ECB[algorithm](key, blocks, out=out) is out
@@ -183,7 +185,7 @@ def test_threads_do_not_disturb_each_other():
 
 
 @settings(max_examples=25)
-@given(st.sampled_from(KEY_LENS), st.integers(1, 140), st.integers(0, 2**32))
+@given(st.sampled_from(KEY_LENS), st.integers(1, 600), st.integers(0, 2**32))
 def test_one_key_and_that_key_in_every_lane_agree(kind, n, seed):
     algorithm, key_len = kind
     key, blocks = random_bytes(seed, key_len), random_bytes(seed + 1, n, BLOCK[algorithm])

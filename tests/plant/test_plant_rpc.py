@@ -427,13 +427,13 @@ def test_a_station_never_gets_more_leases_than_credits(tmp_path: Path) -> None:
             for credit in (0, 3, 0, 1, 2):
                 if credit:
                     say(credit=station_pb2.Credit(count=credit))
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.25)
                 counts.append(len(leased))
             say(not_presented=station_pb2.NotPresented(token=leased[0], reason="no-blank"))
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.25)
             counts.append(len(leased))
             say(credit=station_pb2.Credit(count=1))
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.25)
             counts.append(len(leased))
             assert len(set(leased)) == len(leased)
             outbox.put_nowait(None)

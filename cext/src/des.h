@@ -1,7 +1,4 @@
 /* Two-key triple DES on LANES blocks at once (FIPS 46-3). */
-#include "kernels.h"
-#include "lane.h"
-#include "des_sbox.h"
 
 /* FIPS 46-3 initial permutation: slice of the block that becomes slice i of L || R. */
 static const uint8_t ip[64] = {
@@ -81,9 +78,9 @@ static void des_rounds(lane halves[64], const des_key *key, int decrypt)
 typedef struct {
     des_key left, right;
     lane block[64], halves[64], result[64];
-} workspace;
+} des_workspace;
 
-static void tdes_key_load(workspace *work, const uint8_t *keys, size_t stride, size_t count)
+static void tdes_key_load(des_workspace *work, const uint8_t *keys, size_t stride, size_t count)
 {
     des_key_load(&work->left, keys, stride, count);
     des_key_load(&work->right, keys + 8, stride, count);
@@ -91,7 +88,7 @@ static void tdes_key_load(workspace *work, const uint8_t *keys, size_t stride, s
 
 /* result = 3DES(block ^ flip). Between the three passes FP and IP cancel and only the swap of halves remains, which a change of
  * the half that a pass calls L performs: so each pass starts from exchanged halves. */
-static void tdes_encrypt(workspace *work, lane flip)
+static void tdes_encrypt(des_workspace *work, lane flip)
 {
     lane *const halves = work->halves;
     for (int i = 0; i < 64; i++)
@@ -121,14 +118,9 @@ static void set_odd_parity(lane slices[64])
     }
 }
 
-static size_t pass_size(size_t done, size_t n)
+static void tdes_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n)
 {
-    return n - done < LANES ? n - done : LANES;
-}
-
-void cc_tdes_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n)
-{
-    workspace work;
+    des_workspace work;
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
         if (done == 0 || key_stride)
@@ -140,9 +132,9 @@ void cc_tdes_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, 
     wipe(&work, sizeof work);
 }
 
-void cc_tdes_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n, int parity)
+static void tdes_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n, int parity)
 {
-    workspace work;
+    des_workspace work;
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
         if (done == 0 || key_stride)
@@ -158,9 +150,9 @@ void cc_tdes_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors
     wipe(&work, sizeof work);
 }
 
-void cc_tdes_kcv(const uint8_t *keys, uint8_t *out, size_t n)
+static void tdes_kcv(const uint8_t *keys, uint8_t *out, size_t n)
 {
-    workspace work;
+    des_workspace work;
     uint8_t encrypted[8 * LANES];
     memset(work.block, 0, sizeof work.block);
     for (size_t done = 0; done < n; done += LANES) {

@@ -1,14 +1,11 @@
 /* SM4 on LANES blocks at once (GB/T 32907-2016). Slice 0 of a word is its most significant bit. */
-#include "kernels.h"
-#include "lane.h"
-#include "tower_sbox.h"
 
 static const uint32_t fk[4] = {0xA3B1BAC6u, 0x56AA3350u, 0x677D9197u, 0xB27022DCu};
 
 typedef struct {
     lane round_keys[32][32];
     lane words[128], mixed[32];
-} workspace;
+} sm4_workspace;
 
 /* tau: the S-box on the four bytes of a word, in place. */
 static NO_INLINE void substitute_byte(lane byte[8])
@@ -37,7 +34,7 @@ static void round_constant(lane slices[32], int round)
 }
 
 /* 7.3 key expansion: rk_i = K_i ^ L'(tau(K_i+1 ^ K_i+2 ^ K_i+3 ^ CK_i)), L'(B) = B ^ B<<<13 ^ B<<<23. */
-static void expand_keys(workspace *work, const uint8_t *keys, size_t stride, size_t count)
+static void sm4_expand_keys(sm4_workspace *work, const uint8_t *keys, size_t stride, size_t count)
 {
     lane *const k = work->words;
     lane constant[32];
@@ -57,7 +54,7 @@ static void expand_keys(workspace *work, const uint8_t *keys, size_t stride, siz
 }
 
 /* 6.1 and 7.1: words = X_0..X_3 in, Y_0..Y_3 = X_35..X_32 out; L(B) = B ^ B<<<2 ^ B<<<10 ^ B<<<18 ^ B<<<24. */
-static void encrypt_words(workspace *work)
+static void encrypt_words(sm4_workspace *work)
 {
     lane *const x = work->words;
     const lane *const m = work->mixed;
@@ -78,20 +75,15 @@ static void encrypt_words(workspace *work)
     }
 }
 
-static size_t pass_size(size_t done, size_t n)
-{
-    return n - done < LANES ? n - done : LANES;
-}
-
-static void keys_for_pass(workspace *work, const uint8_t *keys, size_t key_stride, size_t done, size_t count)
+static void keys_for_pass(sm4_workspace *work, const uint8_t *keys, size_t key_stride, size_t done, size_t count)
 {
     if (done == 0 || key_stride)
-        expand_keys(work, keys + done * key_stride, key_stride, key_stride ? count : LANES);
+        sm4_expand_keys(work, keys + done * key_stride, key_stride, key_stride ? count : LANES);
 }
 
-void cc_sm4_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n)
+static void sm4_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, uint8_t *out, size_t n)
 {
-    workspace work;
+    sm4_workspace work;
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
         keys_for_pass(&work, keys, key_stride, done, count);
@@ -104,9 +96,9 @@ void cc_sm4_ecb(const uint8_t *keys, size_t key_stride, const uint8_t *blocks, u
     wipe(&work, sizeof work);
 }
 
-void cc_sm4_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n)
+static void sm4_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors, uint8_t *out, size_t n)
 {
-    workspace work;
+    sm4_workspace work;
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
         keys_for_pass(&work, keys, key_stride, done, count);
@@ -120,13 +112,13 @@ void cc_sm4_pboc(const uint8_t *keys, size_t key_stride, const uint8_t *factors,
     wipe(&work, sizeof work);
 }
 
-void cc_sm4_kcv(const uint8_t *keys, uint8_t *out, size_t n)
+static void sm4_kcv(const uint8_t *keys, uint8_t *out, size_t n)
 {
-    workspace work;
+    sm4_workspace work;
     uint8_t encrypted[8 * LANES];
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
-        expand_keys(&work, keys + 16 * done, 16, count);
+        sm4_expand_keys(&work, keys + 16 * done, 16, count);
         memset(work.words, 0, sizeof work.words);
         encrypt_words(&work);
         store_slices(work.words, encrypted, 8, count);

@@ -1,16 +1,13 @@
 /* AES-128/192/256 encryption on LANES blocks at once (FIPS 197). Slices 8*i..8*i+7 are byte i of the state, most significant bit first. */
-#include "kernels.h"
-#include "lane.h"
-#include "tower_sbox.h"
 
-#define MAX_ROUNDS 14
+#define AES_MAX_ROUNDS 14
 
 typedef struct {
-    lane schedule[(MAX_ROUNDS + 1) * 128];
+    lane schedule[(AES_MAX_ROUNDS + 1) * 128];
     lane state[128], shifted[128];
-} workspace;
+} aes_workspace;
 
-static NO_INLINE void sub_byte(lane out[8], const lane in[8])
+static NO_INLINE void aes_sub_byte(lane out[8], const lane in[8])
 {
     lane result[8];
     aes_sbox(in, result);
@@ -18,7 +15,7 @@ static NO_INLINE void sub_byte(lane out[8], const lane in[8])
 }
 
 /* 5.2 key expansion, word by word: nk words in, 4 * (rounds + 1) words out. */
-static void expand_keys(workspace *work, const uint8_t *keys, size_t stride, size_t key_len, size_t count)
+static void aes_expand_keys(aes_workspace *work, const uint8_t *keys, size_t stride, size_t key_len, size_t count)
 {
     lane *const w = work->schedule;
     const size_t nk = key_len / 4, words = 4 * (nk + 7);
@@ -32,14 +29,14 @@ static void expand_keys(workspace *work, const uint8_t *keys, size_t stride, siz
         memcpy(previous, w + 32 * (word - 1), sizeof previous);
         if (word % nk == 0) {
             for (int byte = 0; byte < 4; byte++) /* SubWord(RotWord) */
-                sub_byte(previous + 8 * byte, w + 32 * (word - 1) + 8 * ((byte + 1) % 4));
+                aes_sub_byte(previous + 8 * byte, w + 32 * (word - 1) + 8 * ((byte + 1) % 4));
             for (int bit = 0; bit < 8; bit++)
                 if (rcon >> (7 - bit) & 1)
                     previous[bit] = ~previous[bit];
             rcon = (uint8_t)(rcon << 1 ^ (rcon & 0x80 ? 0x1B : 0));
         } else if (nk == 8 && word % nk == 4) {
             for (int byte = 0; byte < 4; byte++)
-                sub_byte(previous + 8 * byte, w + 32 * (word - 1) + 8 * byte);
+                aes_sub_byte(previous + 8 * byte, w + 32 * (word - 1) + 8 * byte);
         }
         for (int i = 0; i < 32; i++)
             w[32 * word + i] = w[32 * (word - nk) + i] ^ previous[i];
@@ -76,7 +73,7 @@ static NO_INLINE void mix_column(lane out[32], const lane a[32])
     }
 }
 
-static void encrypt_state(workspace *work, size_t key_len)
+static void encrypt_state(aes_workspace *work, size_t key_len)
 {
     const size_t rounds = key_len / 4 + 6;
     for (int i = 0; i < 128; i++)
@@ -84,7 +81,7 @@ static void encrypt_state(workspace *work, size_t key_len)
     for (size_t round = 1; round <= rounds; round++) {
         for (int column = 0; column < 4; column++)
             for (int row = 0; row < 4; row++) /* ShiftRows: row r of column c comes from column c + r */
-                sub_byte(work->shifted + 8 * (4 * column + row), work->state + 8 * (4 * ((column + row) % 4) + row));
+                aes_sub_byte(work->shifted + 8 * (4 * column + row), work->state + 8 * (4 * ((column + row) % 4) + row));
         if (round < rounds)
             for (int column = 0; column < 4; column++)
                 mix_column(work->state + 32 * column, work->shifted + 32 * column);
@@ -95,18 +92,13 @@ static void encrypt_state(workspace *work, size_t key_len)
     }
 }
 
-static size_t pass_size(size_t done, size_t n)
+static void aes_ecb(const uint8_t *keys, size_t key_stride, size_t key_len, const uint8_t *blocks, uint8_t *out, size_t n)
 {
-    return n - done < LANES ? n - done : LANES;
-}
-
-void cc_aes_ecb(const uint8_t *keys, size_t key_stride, size_t key_len, const uint8_t *blocks, uint8_t *out, size_t n)
-{
-    workspace work;
+    aes_workspace work;
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
         if (done == 0 || key_stride)
-            expand_keys(&work, keys + done * key_stride, key_stride, key_len, key_stride ? count : LANES);
+            aes_expand_keys(&work, keys + done * key_stride, key_stride, key_len, key_stride ? count : LANES);
         load_slices(work.state, blocks + 16 * done, 16, count);
         load_slices(work.state + 64, blocks + 16 * done + 8, 16, count);
         encrypt_state(&work, key_len);
@@ -116,13 +108,13 @@ void cc_aes_ecb(const uint8_t *keys, size_t key_stride, size_t key_len, const ui
     wipe(&work, sizeof work);
 }
 
-void cc_aes_kcv01(const uint8_t *keys, size_t key_len, uint8_t *out, size_t n)
+static void aes_kcv01(const uint8_t *keys, size_t key_len, uint8_t *out, size_t n)
 {
-    workspace work;
+    aes_workspace work;
     uint8_t encrypted[8 * LANES];
     for (size_t done = 0; done < n; done += LANES) {
         const size_t count = pass_size(done, n);
-        expand_keys(&work, keys + key_len * done, key_len, key_len, count);
+        aes_expand_keys(&work, keys + key_len * done, key_len, key_len, count);
         for (int i = 0; i < 128; i++)
             work.state[i] = i % 8 == 7 ? ONES : ZERO;
         encrypt_state(&work, key_len);

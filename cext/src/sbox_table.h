@@ -1,10 +1,6 @@
 /* The S-box circuits as compiled, on every input, so that a self-test or a unit test can compare them with the published tables. */
-#include "kernels.h"
-#include "lane.h"
-#include "des_sbox.h"
-#include "tower_sbox.h"
 
-static void run(int box, const lane *in, lane *out)
+static void run_sbox(int box, const lane *in, lane *out)
 {
     switch (box) {
     case 1: des_s1(in, out); break;
@@ -20,7 +16,7 @@ static void run(int box, const lane *in, lane *out)
     }
 }
 
-void cc_sbox_table(int box, uint8_t *out)
+static void sbox_table(int box, uint8_t *out)
 {
     const int in_bits = box <= 8 ? 6 : 8, out_bits = box <= 8 ? 4 : 8;
     for (int base = 0; base < 1 << in_bits; base += 64) {
@@ -31,7 +27,7 @@ void cc_sbox_table(int box, uint8_t *out)
                 words[bit][0] |= (uint64_t)((base + x) >> (in_bits - 1 - bit) & 1) << x;
         memcpy(in, words, sizeof in);
         memset(result, 0, sizeof result);
-        run(box, in, result);
+        run_sbox(box, in, result);
         memcpy(words, result, sizeof words);
         for (int x = 0; x < 64; x++) {
             uint8_t value = 0;
