@@ -12,6 +12,7 @@ from engine.ledger.store import Ledger
 from engine.personalize.columns import Column
 from engine.profiles import lint
 from engine.profiles.compile import CompiledProfile, compile_profile
+from engine.profiles.masters import master_specs
 from engine.profiles.model import LoadedProfile, Profile, load
 from keys.custody import Custody
 from keys.errors import Precondition
@@ -33,7 +34,7 @@ class Context:
             loaded = load(name)
             lint.require_clean(loaded)
             have = {record.key_id for record in self.custody.inventory()}
-            missing = sorted(masters(loaded.profile) - have)
+            missing = sorted({spec.key_id for spec in master_specs(loaded.profile)} - have)
             if missing:
                 some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
                 raise Precondition("KEYS_MISSING", f"profile {name} needs master keys this server does not hold: {some}")
@@ -59,14 +60,6 @@ class Context:
         if (name, pan_digits) not in self.compiled:
             self.compiled[name, pan_digits] = compile_profile(self.profile(name), pan_digits)
         return self.compiled[name, pan_digits]
-
-
-def masters(profile: Profile) -> set[str]:
-    """Ids of every master key cards of this profile descend from, the channel's included."""
-    ids = {profile.channel.transport.master, profile.channel.issuer.master}
-    for _, keyset in profile.keysets():
-        ids |= {f"{keyset.masters}.{entry.master or entry.name}" for entry in profile.keys_of(keyset)}
-    return ids
 
 
 def attempt_columns(

@@ -67,8 +67,8 @@ class Line:
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
     async def job_running(self, job: jobs.JobRow) -> None:
-        """A job may be worked on from now on; called at start, resume and after a restart of the server."""
-        profile = self._context.profile(job.profile).profile
+        """A job may be worked on from now on: started, resumed, a line given back, the server restarted. Precondition PROFILE_CHANGED."""
+        profile = self._context.profile_of(job.profile, job.profile_hash).profile
         if self._dispatch.has_job(job.job_id):
             self._dispatch.resume(job.job_id)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
-from citycard.v1 import jobs_pb2, stock_pb2
+from citycard.v1 import jobs_pb2, station_pb2, stock_pb2
 from citycard.v1.jobs_pb2_grpc import JobServiceStub
+from citycard.v1.station_pb2_grpc import StationServiceStub
 from citycard.v1.stock_pb2_grpc import StockServiceStub
 
 from engine.cli import client
@@ -101,6 +101,16 @@ class Works:
             time.sleep(0.05)
         raise AssertionError(f"not reached in {seconds} s: {job}")
 
+    def all_connected(self, *names: str) -> None:
+        """Waits until the server has all these stations on the line."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            answer = self.ask(lambda c: StationServiceStub(c).ListStations(station_pb2.ListStationsRequest(), timeout=10))
+            if {s["station"] for s in json.loads(answer.stations_json)["stations"]} >= set(names):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"not all of {names} connected")
+
     def count(self, name: str) -> list[str]:
         """Books what the station's own sensors counted; the differences the ledger sees."""
         seen = read_counts(self.plant.station_data(name) / "hopper")
@@ -149,6 +159,3 @@ def orders(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-__all__ = ["LOT", "PROFILE", "Works", "asyncio"]
