@@ -16,6 +16,7 @@ from engine.dispatch.queues import JobInfo, LineQueue
 from keys.errors import Conflict, InvalidInput, NotFound
 
 _NEVER_DUE = 1 << 63
+ALL_BUSY = "every fitting station is busy"
 
 
 @dataclass(frozen=True, slots=True)

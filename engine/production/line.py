@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from engine.dispatch.dispatcher import Assignment, Dispatcher, StationInfo
+from engine.dispatch.dispatcher import ALL_BUSY, Assignment, Dispatcher, StationInfo
 from engine.dispatch.queues import JobInfo
 from engine.ledger import attempts, jobs, lines
 from engine.ledger.attempts import Attempt
@@ -36,6 +37,7 @@ log = structlog.get_logger("line")
 LOW_WATER: Final = 64
 REFILL: Final = 512
 SWEEP_S: Final = 1.0
+IDLE_S: Final = 1.0
 DRAIN_STEP_S: Final = 0.05
 # Why a station could not present a chip -> the reason in the books, and what to tell an operator.
 NO_BLANK_AT_ALL: Final = {
@@ -61,6 +63,7 @@ class Line:
         self._cards = CardRoom(context)
         self._settlement = Settlement(self, context, self._cards)
         self.draining = False
+        self._moved = 0.0  # when a station last asked for work
         # Why no new card may be begun, in plain words; empty while all is well. Cards in hand go on as far as they can.
         self.trouble = ""
 
@@ -174,6 +177,7 @@ class Line:
 
     async def credit(self, station_id: str, count: int) -> None:
         """The station can take more cards."""
+        self._moved = time.monotonic()
         self._dispatch.credit(station_id, count)
         await self.pump()
 
@@ -440,7 +444,13 @@ class Line:
             return self.trouble
         if not self._links:
             return "no station is connected"
-        return self._dispatch.waiting_for(job_id) or "the stations have no blanks left"
+        reason = self._dispatch.waiting_for(job_id)
+        if reason and reason != ALL_BUSY:
+            return reason
+        if time.monotonic() - self._moved < IDLE_S:
+            return ""
+        # a station asks for work when it has a blank: one that holds no card and asks for none has an empty feeder
+        return reason if self._runs else "no station asks for work: their feeders are empty"
 
     def in_flight(self) -> int:
         """Cards in heads of connected stations."""

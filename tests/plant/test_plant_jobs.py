@@ -171,3 +171,13 @@ def test_sample_and_destruction(works: Works, orders: Callable[..., Path]) -> No
     both = stock_pb2.DestroyScrapRequest(all=True, first_name="Li", second_name="Wang")
     assert works.ask(lambda c: StockServiceStub(c).DestroyScrap(both, timeout=10)).destroyed == 1
     settled(works, job.job_id, "one")
+
+
+def test_an_empty_feeder_is_said_in_plain_words(works: Works, orders: Callable[..., Path]) -> None:
+    works.add_station("short", 2)
+    job = works.submit(orders(4))
+    stuck = works.wait(job.job_id, lambda j: j.good == 2 and bool(j.waiting_for))
+    assert "feeders are empty" in stuck.waiting_for
+    works.add_station("full", 5)
+    works.wait(job.job_id, lambda j: j.state == "COMPLETE")
+    settled(works, job.job_id, "short", "full")
