@@ -452,6 +452,11 @@ class Line:
         # a station asks for work when it has a blank: one that holds no card and asks for none has an empty feeder
         return reason if self._runs else "no station asks for work: their feeders are empty"
 
+    def holder(self, token: int) -> str | None:
+        """The station a card under way lies at; None for a token that is not under way."""
+        run = self._runs.get(token)
+        return None if run is None else run.station_id
+
     def in_flight(self) -> int:
         """Cards in heads of connected stations."""
         return len(self._runs)

@@ -55,6 +55,10 @@ class Settlement:
                 await self._line.quietly(lambda tx: attempts.held(tx, token))
             elif piece.step == "ejected":
                 await self._line.stacked(token, piece.bin)
+            elif not _is_chip_of(attempt, piece):
+                # nobody knows where the good card is: it is held, and what lies here instead is not delivered
+                await self._line.quietly(lambda tx: attempts.held(tx, token))
+                link.eject(0, "reject", "not the card its journal speaks of", piece.head)
             else:
                 self._line.under_way(run)
                 link.eject(token, "good", "")
@@ -71,7 +75,7 @@ class Settlement:
         attempt = run.attempt
         token = attempt.token
         try:
-            if piece.kdd and piece.kdd.hex().upper() != attempt.chip_id:
+            if not _is_chip_of(attempt, piece):
                 raise Corrupt("CHIP_CHANGED", "another chip lies in the head than the one this attempt was given to")
             if attempt.state in ("VERIFIED", "PRINTED"):
                 await self._finish_print(link, run, piece)
@@ -105,12 +109,17 @@ class Settlement:
         if piece.token:
             attempt = await self._ledger.aread(lambda conn: attempts.by_token(conn, piece.token))
         untouched = attempt is None or attempt.state == "RELEASED"
-        same = attempt is not None and (not piece.kdd or piece.kdd.hex().upper() == attempt.chip_id)
+        same = attempt is not None and _is_chip_of(attempt, piece)
         if attempt is not None and attempt.state in ("STACKED", "GOOD"):
             link.eject(piece.token, "good" if same else "reject", "" if same else "not the card its journal speaks of", piece.head)
             return
         reason = "blank found in the head" if untouched else "the card was given up while the station was away"
         link.eject(piece.token, "returned" if untouched else "reject", reason, piece.head)
+
+
+def _is_chip_of(attempt: Attempt, piece: FoundPiece) -> bool:
+    """Whether the chip in the head is the attempt's. A station that did not restart never let go of it, and does not ask again."""
+    return not piece.kdd or piece.kdd.hex().upper() == attempt.chip_id
 
 
 def scrap_reason(error: CitycardError) -> ScrapReason:

@@ -22,6 +22,7 @@ log = structlog.get_logger("rpc.stations")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVER_ID = "citycard"
+CARD_MESSAGES = frozenset({"presented", "not_presented", "segment_played", "printed", "stacked"})
 
 
 class StreamLink:
@@ -91,6 +92,9 @@ class StationService(StationServiceServicer):
         try:
             async for message in messages:
                 kind = message.WhichOneof("message")
+                if kind in CARD_MESSAGES and self._line.holder(getattr(message, kind).token) not in (None, station_id):
+                    log.error("a station spoke of another station's card", station=station_id, message=kind)
+                    continue
                 if kind == "credit":
                     await self._guard(self._line.credit(station_id, message.credit.count))
                 elif kind == "stacked":

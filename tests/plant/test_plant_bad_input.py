@@ -151,7 +151,14 @@ class Site:
         return run(command.format(**self.places), server=self.plant.address, stdin=stdin)
 
     def begin(self, cases: dict[str, str]) -> None:
-        for name, command in cases.items():
+        for number, (name, command) in enumerate(cases.items()):
+            if command.startswith("serve") and "{dirs}/" in command:
+                # cases run side by side, and a data directory has one user: each gets a copy of its own
+                source = re.search(r"\{dirs\}/(\w+)", command)[1]
+                own = f"{source}-{len(self._runs)}-{number}"
+                if (self.places["dirs"] / source).exists():
+                    shutil.copytree(self.places["dirs"] / source, self._dirs / own)
+                    command = command.replace(f"{{dirs}}/{source}", f"{{dirs}}/{own}")
             self._runs[name] = self._pool.submit(self.run, command)
 
     def result(self, name: str) -> Ran:
