@@ -151,15 +151,17 @@ class Site:
         return run(command.format(**self.places), server=self.plant.address, stdin=stdin)
 
     def begin(self, cases: dict[str, str]) -> None:
-        for number, (name, command) in enumerate(cases.items()):
-            if command.startswith("serve") and "{dirs}/" in command:
-                # cases run side by side, and a data directory has one user: each gets a copy of its own
-                source = re.search(r"\{dirs\}/(\w+)", command)[1]
-                own = f"{source}-{len(self._runs)}-{number}"
-                if (self.places["dirs"] / source).exists():
-                    shutil.copytree(self.places["dirs"] / source, self._dirs / own)
-                    command = command.replace(f"{{dirs}}/{source}", f"{{dirs}}/{own}")
-            self._runs[name] = self._pool.submit(self.run, command)
+        for name, command in cases.items():
+            self._runs[name] = self._pool.submit(self.run, self._apart(command))
+
+    def _apart(self, command: str) -> str:
+        """Cases run side by side, and a data directory has one user: each server gets a copy of its own."""
+        found = re.search(r"\{dirs\}/(\w+)", command) if command.startswith("serve") else None
+        if found is None or not (self.places["dirs"] / found[1]).exists():
+            return command
+        own = f"{found[1]}-{len(self._runs)}"
+        shutil.copytree(self.places["dirs"] / found[1], self.places["dirs"] / own)
+        return command.replace(f"{{dirs}}/{found[1]}", f"{{dirs}}/{own}")
 
     def result(self, name: str) -> Ran:
         return self._runs[name].result()
