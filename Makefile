@@ -29,7 +29,9 @@ unit: $(STAMPS)/test
 	$(BIN)/python -m pytest -q --durations=10
 
 bench: $(STAMPS)/test
+	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest bench -q --benchmark-json=.benchmarks/latest.json
+	$(BIN)/python -m bench.readme .benchmarks/latest.json
 
 proto: $(STAMPS)/test
 	$(BIN)/python proto/generate.py

@@ -10,7 +10,7 @@ from typing import Any
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
 # test name -> what it is called in the table, and the key of extra_info that holds the figure; None: rounds of `batch` per second
 ROWS = {
-    "test_read_orders": ("orders parsed and validated, rows/s", None),
+    "test_read_and_check": ("orders parsed and validated, rows/s", "rows_per_second"),
     "test_durable_intake": ("durable intake, rows/s", "rows_per_second"),
     "test_images": ("card images with all keys and check values, cards/s", None),
     "test_segment": ("one card's personalization segment, ms", "ms"),

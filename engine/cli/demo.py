@@ -33,7 +33,7 @@ from keys.errors import Unavailable
 ORDERS: Final = Path("tests/data/orders-1000.csv")
 LOT: Final = "DE40"
 BY: Final = "demo"
-POLL_S: Final = 0.2
+POLL_S: Final = 0.5
 
 
 def demo(

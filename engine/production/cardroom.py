@@ -55,7 +55,7 @@ class CardRoom:
         token = attempt.token
         kvn = int(self._context.profile(run.profile).profile.channel.transport.kvn, 16)
         claim = identity_of(response, kvn)
-        facts = await self._facts(attempt, run.profile, claim.chip_id)
+        facts = self._facts(attempt, run.profile, claim.chip_id)
         if facts.tries >= CRYPTOGRAM_TRIES:
             raise Denied("CHIP_QUARANTINED", f"chip {claim.chip_id} failed to prove its keys {CRYPTOGRAM_TRIES} times")
         order, digits = self._open(attempt, facts.blob)
@@ -68,32 +68,37 @@ class CardRoom:
             except Denied:
                 await self._context.ledger.write(lambda tx: attempts.cryptogram_failed(tx, token, claim.chip_id))
                 raise
-            sighting = await self._context.ledger.write(lambda tx: _present(tx, attempt, identity.chip_id, atr, cplc, response))
-            _require_fresh(identity.chip_id, sighting)
             serials = {pool.name: self._context.serials.draw(pool.name) for pool in profile.serials}
             columns = attempt_columns(profile, order, serials, facts.psn, identity.serial)
             digest = card.prepare(columns)
-            await self._context.ledger.write(
-                lambda tx: attempts.intent(
-                    tx,
-                    token,
-                    chip_id=identity.chip_id,
-                    host_challenge=attempt.host_challenge,
-                    initialize_update_response=response,
-                    kvn=identity.kvn,
-                    profile_hash=compiled.loaded.sha256,
-                    image_digest=digest,
-                    serials=serials,
-                    psn=facts.psn,
-                    max_chip_us=profile.chip.max_chip_time_s * 1_000_000,
-                )
-            )
+
+            def begin(tx: Tx) -> attempts.Sighting:
+                """PRESENTED and INTENT in one transaction; for a chip that is not fresh the sighting alone is recorded."""
+                sighting = attempts.chip_seen(tx, identity.chip_id, attempt.station_id)
+                if sighting.usable:
+                    attempts.present(tx, token, chip_id=identity.chip_id, atr=atr, cplc=cplc, initialize_update_response=response)
+                    attempts.intent(
+                        tx,
+                        token,
+                        chip_id=identity.chip_id,
+                        host_challenge=attempt.host_challenge,
+                        initialize_update_response=response,
+                        kvn=identity.kvn,
+                        profile_hash=compiled.loaded.sha256,
+                        image_digest=digest,
+                        serials=serials,
+                        psn=facts.psn,
+                        max_chip_us=profile.chip.max_chip_time_s * 1_000_000,
+                    )
+                return sighting
+
+            _require_fresh(identity.chip_id, await self._context.ledger.write(begin))
         except BaseException:
             card.close()
             raise
         return card
 
-    async def _facts(self, attempt: Attempt, profile: str, chip_id: str) -> _Facts:
+    def _facts(self, attempt: Attempt, profile: str, chip_id: str) -> _Facts:
         """What one read of the ledger says about a line and the chip presented for it; the job's data key is at hand afterwards."""
         applications = self._context.profile(profile).profile.applications
         remake = next((a.remake_psn for a in applications if a.remake_psn), "next")
@@ -106,7 +111,8 @@ class CardRoom:
                 wrapped=None if attempt.job_id in self._seals else jobs.get(conn, attempt.job_id).pii_key_wrapped,
             )
 
-        facts = await self._context.ledger.aread(look)
+        # a few rows by key: a thread of its own would cost more than the read
+        facts = self._context.ledger.read(look)
         if attempt.job_id not in self._seals:
             if facts.wrapped is None:
                 raise Precondition("DATA_DESTROYED", f"the personal data of job {attempt.job_id} was destroyed")
@@ -122,7 +128,7 @@ class CardRoom:
     async def rebuild(self, run: Run) -> CardInMaking:
         """The card of an attempt past INTENT, from the ledger's facts alone."""
         attempt = run.attempt
-        facts = await self._facts(attempt, run.profile, attempt.chip_id or "")
+        facts = self._facts(attempt, run.profile, attempt.chip_id or "")
         order, digits = self._open(attempt, facts.blob)
         compiled = self._context.compiled_for(run.profile, digits)
         if compiled.loaded.sha256 != attempt.profile_hash:
@@ -135,14 +141,6 @@ class CardRoom:
         run.card = card  # from here on the line closes it, whatever comes
         card.rebuild(attempt.host_challenge, response, columns, attempt.image_digest or b"")
         return card
-
-
-def _present(tx: Tx, attempt: Attempt, chip_id: str, atr: bytes, cplc: bytes, response: bytes) -> attempts.Sighting:
-    """PRESENTED for a proven chip that is fresh; for any other the sighting alone is recorded."""
-    sighting = attempts.chip_seen(tx, chip_id, attempt.station_id)
-    if sighting.usable:
-        attempts.present(tx, attempt.token, chip_id=chip_id, atr=atr, cplc=cplc, initialize_update_response=response)
-    return sighting
 
 
 def _require_fresh(chip_id: str, sighting: attempts.Sighting) -> None:

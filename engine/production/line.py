@@ -288,7 +288,7 @@ class Line:
             self._forget(token)
             if bin_name == "good":
                 self._dispatch.line_done(run.attempt.job_id, run.attempt.line_no)
-            await self._note_end(run.attempt.job_id)
+            self._note_end(run.attempt.job_id)
 
     async def note_piece(self, token: int, bin_name: str) -> None:
         await self.quietly(lambda tx: attempts.stacked(tx, token, bin_name))
@@ -366,9 +366,9 @@ class Line:
             return False
         return True
 
-    async def _note_end(self, job_id: str) -> None:
+    def _note_end(self, job_id: str) -> None:
         """Lets go of a job that the ledger found at its end."""
-        job = await self._ledger.aread(lambda conn: jobs.get(conn, job_id))
+        job = self._ledger.read(lambda conn: jobs.get(conn, job_id))
         if job.state in JOB_ENDED and job_id in self._last_line:
             self._dispatch.remove(job_id)
             del self._last_line[job_id]
