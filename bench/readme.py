@@ -14,7 +14,7 @@ ROWS = {
     "test_durable_intake": ("durable intake, rows/s", "rows_per_second"),
     "test_images": ("card images with all keys and check values, cards/s", None),
     "test_segment": ("one card's personalization segment, ms", "ms"),
-    "test_end_to_end": ("end to end, four stations, virtual chips, cards/s", "cards_per_second"),
+    "test_end_to_end": ("end to end, four stations with virtual chips, everything on two cores, cards/s", "cards_per_second"),
     "test_server_memory_with_a_large_job": ("server memory with a large job, peak MB", "peak_mb"),
 }
 
@@ -41,7 +41,7 @@ def table(results: dict[str, Any]) -> str:
         extra = found["extra_info"]
         suffix = found["name"][len(name) :]
         lines.append(f"| {title}{' ' + suffix.strip('[]') if suffix else ''} | {figure(found, key)} | {extra.get('batch', 1):,} |")
-        contexts.add(f"{extra.get('cpu', '?')}, commit {extra.get('commit', '?')}")
+        contexts.add(f"{extra.get('cpu', '?')}, commit {str(extra.get('commit', '?'))[:7]}")
         if "apdus_per_card" in extra:
             notes.append(f"One card: {extra['apdus_per_card']} APDUs, {extra['bytes_per_card']:,} bytes to the chip.")
     return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(contexts)) + ". " + " ".join(sorted(set(notes)))])

@@ -32,6 +32,7 @@ def batches() -> list[Batch]:
 
 def rows_per_second(benchmark: BenchmarkFixture, rows: int) -> None:
     if benchmark.stats is not None:  # None with --benchmark-disable
+        benchmark.extra_info |= {"batch": rows}
         benchmark.extra_info["rows_per_second"] = round(rows / benchmark.stats["min"])
 
 

@@ -82,14 +82,20 @@ def test_durable_intake(benchmark: Any, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_end_to_end(benchmark: Any, tmp_path: Path) -> None:
-    """The demo's 1,000 cards with four stations: cards per second of production, start-up and closing of books left out."""
+    """The demo's 1,000 cards with four stations, server and stations together on two cores: cards per second of production."""
     result: dict[str, Any] = {}
 
     def make() -> None:
         result.update(run_demo(Path("tests/data/orders-1000.csv"), 4, PROFILE, tmp_path / "plant", pcsc=False, quiet=True, time_limit=600))
 
-    benchmark.pedantic(make, rounds=1, iterations=1)
-    benchmark.extra_info |= {"batch": result["good"], "cards_per_second": result["cards_per_second"]}
+    all_cores = os.sched_getaffinity(0)
+    two = set(sorted(all_cores)[-2:])
+    os.sched_setaffinity(0, two)
+    try:
+        benchmark.pedantic(make, rounds=1, iterations=1)
+    finally:
+        os.sched_setaffinity(0, all_cores)
+    benchmark.extra_info |= {"batch": result["good"], "cards_per_second": result["cards_per_second"], "cores_used": len(two)}
     assert result["reconciled"]
 
 
