@@ -100,7 +100,7 @@ class KeySet(Strict, frozen=True, kw_only=True):
     masters: str
     algorithm: Algorithm
     method: Literal["pboc", "emv-a", "emv-b"]
-    # Root to card, 8 bytes each: "ascii:XXXXXXXX", "hex:...", and last one of "chip-serial", "serial:<pool>", "pan-psn".
+    # Root to card, 8 bytes each: "ascii:" and 8 characters, "hex:" and 16 digits; last one of "chip-serial", "serial:<pool>", "pan-psn".
     factors: list[str]
     parity: Literal["none", "odd"] = "none"
     table: str | None = None
