@@ -34,6 +34,8 @@ ORDERS: Final = Path("tests/data/orders-1000.csv")
 LOT: Final = "DE40"
 BY: Final = "demo"
 POLL_S: Final = 0.5
+# with a reason to wait and no card made for so long, a demo will not go on by itself
+STALL_S: Final = 30.0
 
 
 def demo(
@@ -64,6 +66,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """The whole demo in the fresh directory `place`; the summary that --json prints. Unavailable DATA_NOT_FRESH."""
     began = time.monotonic()
+    if pcsc and find_spec("smartcard") is None:
+        raise Unavailable("PCSC_MISSING", "--pcsc needs pyscard, and the Debian packages swig, libpcsclite-dev, pcscd and vsmartcard-vpcd")
     if place.exists() and any(place.iterdir()):
         raise Unavailable("DATA_NOT_FRESH", f"{place} is not empty: a demo begins in a fresh directory")
     with ExitStack() as stack:
@@ -74,6 +78,11 @@ def run_demo(
     result["audit"] = str(_export_audit(place))
     result["seconds"] = round(time.monotonic() - began, 2)
     return result
+
+
+def blanks_for(records: int, stations: int) -> int:
+    """Blanks for each feeder: stations pull, so one may draw more than its share; the spare ones stay in it and are counted."""
+    return -(-records * 5 // (4 * stations)) + 10
 
 
 class _Run:
@@ -98,8 +107,7 @@ class _Run:
         self.say(f"server at {address} with {count} TEST master keys, process {self.plant.pid('server')}")
         with self.orders.open("rb") as file:
             records = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-        # stations pull, so one may draw more than its share; the spare blanks stay in its feeder and are counted
-        each = -(-records * 5 // (4 * len(self.names))) + 10
+        each = blanks_for(records, len(self.names))
         client.run(address, lambda channel: self._stock(channel, each))
         for i, name in enumerate(self.names):
             extra = ["--load", str(each), "--lot", LOT, "--first-serial", str(1 + i * each)]
@@ -149,10 +157,15 @@ class _Run:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=output.console, disable=self.quiet, refresh_per_second=4) as progress:
             task = progress.add_task("cards", total=job.accepted)
+            made, moved = 0, time.monotonic()
             while job.state not in ENDED:
                 await asyncio.sleep(POLL_S)
                 job = (await stub.GetJob(jobs_pb2.GetJobRequest(job_id=job.job_id), timeout=client.DEADLINE_S)).job
                 progress.update(task, completed=job.good, description=f"good {job.good}  scrapped {job.scrapped}  in hand {job.in_flight}")
+                if job.good != made or not job.waiting_for:
+                    made, moved = job.good, time.monotonic()
+                if time.monotonic() - moved > STALL_S:
+                    raise Unavailable("STALLED", f"nothing moves any more: {job.waiting_for}")
                 if time.monotonic() > deadline:
                     raise Unavailable("TIME_OVER", f"the time limit is over with {job.remaining} cards to make: {job.waiting_for}")
                 if job.state not in ENDED and set(dead := self.plant.dead()) >= {*self.names}:

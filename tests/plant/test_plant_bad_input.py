@@ -442,8 +442,8 @@ def test_a_demo_told_to_stop_stops_all_its_processes(tmp_path: Path) -> None:
     while not (log.exists() and "station connected" in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     server = json.loads(log.read_text().splitlines()[0])["pid"]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert b"Traceback" not in out + err
     assert not Path(f"/proc/{server}").exists()

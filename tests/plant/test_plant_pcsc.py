@@ -14,6 +14,7 @@ import pytest
 
 from engine.cli.demo import run_demo
 from engine.orders.synthetic import order_file
+from keys.errors import Unavailable
 
 
 class FakeVpcd:
@@ -105,3 +106,22 @@ def test_a_fresh_blank_is_what_the_maker_ships() -> None:
     finally:
         end(process)
         vpcd.close()
+
+
+def test_pcsc_without_pyscard_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("engine.cli.demo.find_spec", lambda _: None)
+    with pytest.raises(Unavailable) as caught:
+        run_demo(Path("tests/data/orders-1000.csv"), 2, "zhengzhou-citizen-card", tmp_path / "d", pcsc=True, quiet=True, time_limit=5)
+    assert caught.value.reason == "PCSC_MISSING"
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_demo_that_cannot_go_on_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """More orders than blanks in the feeders: no card comes any more, and the reason is told instead of waiting for ever."""
+    monkeypatch.setattr("engine.cli.demo.STALL_S", 2.0)
+    monkeypatch.setattr("engine.cli.demo.blanks_for", lambda *_: 2)
+    orders = tmp_path / "orders.csv"
+    orders.write_bytes(b"".join(order_file(6)))
+    with pytest.raises(Unavailable, match="feeders are empty") as caught:
+        run_demo(orders, 1, "zhengzhou-citizen-card", tmp_path / "d", pcsc=False, quiet=True, time_limit=60)
+    assert caught.value.reason == "STALLED"
