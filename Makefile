@@ -8,6 +8,8 @@ STAMPS := .stamps
 SUDO := $(shell if [ "$$(id -u)" = 0 ]; then true; elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then echo sudo -n; else echo none; fi)
 DEBIAN_RUN := pcscd vsmartcard-vpcd libpcsclite-dev swig gcc libc6-dev make
 DEBIAN_TEST := opensc
+# what Debian's own python3 lacks until python3-venv and python3-dev are there
+HAS_VENV := import ensurepip, os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path('include') + '/Python.h'))
 SOURCES := $(wildcard cext/*.pyx cext/src/*.c cext/src/*.h) setup.py pyproject.toml requirements.txt
 
 .PHONY: demo test check unit bench proto clean venv
@@ -38,10 +40,6 @@ proto: $(STAMPS)/test
 
 venv: $(STAMPS)/run
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "citycard needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-
 # Debian packages where they can be installed; without them the in-process transport is there, and the demo says what is left out.
 $(STAMPS)/debian:
 	@mkdir -p $(STAMPS)
@@ -49,6 +47,7 @@ $(STAMPS)/debian:
 	    echo "no right to install Debian packages: going on without PC/SC"; \
 	else \
 	    missing=""; for p in $(DEBIAN_RUN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	    $(PYTHON) -c "$(HAS_VENV)" 2>/dev/null || missing="$$missing python3-venv python3-dev"; \
 	    if [ -n "$$missing" ]; then \
 	        { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; } \
 	            || echo "Debian packages could not be installed: going on without PC/SC"; \
@@ -56,11 +55,16 @@ $(STAMPS)/debian:
 	fi
 	@touch $@
 
+$(BIN)/python: | $(STAMPS)/debian
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "citycard needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
 $(STAMPS)/run: $(BIN)/python $(STAMPS)/debian $(SOURCES)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@if command -v swig >/dev/null 2>&1 && [ -e /usr/include/PCSC/winscard.h ]; then \
-	    $(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-test.txt pyscard; \
+	    $(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-test.txt pyscard \
+	        || echo "pyscard could not be built: PC/SC is left out"; \
 	else echo "pyscard is left out: it needs swig and libpcsclite-dev"; fi
 	@touch $@
 
