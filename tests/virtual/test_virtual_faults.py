@@ -169,7 +169,7 @@ def test_lies_spoil_answers_and_nothing_else(tmp_path):
     liar = open_chip(tmp_path, chip.chip_id, Faults(lies=["initialize-for-load"]))
     liar.power_on()
     told, _ = verification(liar.transmit)["initialize-for-load"]
-    from tests.virtual.test_virtual_applets import purse_mac, session, transport_keys_of
+    from tests.virtual.test_virtual_transport import purse_mac, session, transport_keys_of
 
     session_key = session("3des", transport_keys_of("3des")[5], told[8:12] + told[4:6] + b"\x80\x00")
     right = purse_mac("3des", session_key, told[:4] + bytes(4) + b"\x02" + bytes(6))

@@ -9,18 +9,9 @@ from engine.virtual.factory import make_blank, open_chip
 from engine.virtual.nvm import Nvm
 from engine.virtual.scp03_card import CardChannel
 from engine.virtual.wire import Refused, parse
-from tests.virtual.card_driver import CITY, FINANCE, HEALTH, ISD, SOCIAL, TRANSPORT, Host, ecb, kcv, key, transport_keys
+from tests.virtual.card_driver import CITY, FINANCE, HEALTH, ISD, LOT, SERIAL, SOCIAL, TRANSPORT, Host, ecb, kcv, key, transport_keys
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "virtual_scp03_pysim.json").read_text())["tests"]
-LOT, SERIAL = bytes.fromhex("4101"), bytes.fromhex("1122334455667788")
-
-
-@pytest.fixture
-def chip(tmp_path):
-    chip = make_blank(tmp_path, lot=LOT, serial=SERIAL)
-    chip.power_on()
-    yield chip
-    chip.power_off()
 
 
 @pytest.fixture
