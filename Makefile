@@ -7,18 +7,19 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 SUDO := $(shell if [ "$$(id -u)" = 0 ]; then true; elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then echo sudo -n; else echo none; fi)
 DEBIAN_RUN := pcscd vsmartcard-vpcd libpcsclite-dev swig gcc libc6-dev make
-DEBIAN_TEST := opensc
+DEBIAN_TEST := opensc softhsm2 valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 # what Debian's own python3 lacks until python3-venv and python3-dev are there
 HAS_VENV := import ensurepip, os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path('include') + '/Python.h'))
-SOURCES := $(wildcard cext/*.pyx cext/src/*.c cext/src/*.h) setup.py pyproject.toml requirements.txt
+SOURCES := $(wildcard cext/*.pyx cext/*.pxi cext/src/*.c cext/src/*.h) cext/integrity.py cext/selftest.json setup.py pyproject.toml requirements.txt
 
-.PHONY: demo test check unit bench proto clean venv
+.PHONY: demo test check unit levels c-test arm64-test ct-ttest ct-valgrind ct-trace bench proto clean venv
 .NOTPARALLEL:
 
 demo: $(STAMPS)/run
 	$(BIN)/citycard demo
 
-test: check unit
+test: check unit levels c-test arm64-test ct-valgrind
+	$(MAKE) ct-ttest TRACES=2000
 
 # Types, style, import directions, and stubs that match their .proto files.
 check: $(STAMPS)/test
@@ -29,6 +30,19 @@ check: $(STAMPS)/test
 
 unit: $(STAMPS)/test
 	$(BIN)/python -m pytest -q --durations=10
+
+# The key system again at the levels that this machine would not choose.
+levels: $(STAMPS)/test
+	for level in portable avx2; do \
+	    if $(BIN)/python -c "import cext, sys; sys.exit('$$level' not in cext.available_levels())"; then \
+	        CITYCARD_CPU=$$level $(BIN)/python -m pytest -q tests/cext tests/keys; \
+	    else echo "this machine has no level $$level"; fi; \
+	done
+
+# The kernels under tools that see only C: AddressSanitizer and UBSan; arm64 in an emulator; and three checks of constant time, by statistics
+# (TRACES), by valgrind with keys marked undefined, and above AVX2, which valgrind cannot run, by comparing traces of execution.
+c-test arm64-test ct-ttest ct-valgrind ct-trace: $(STAMPS)/test
+	$(MAKE) -C tests/ctests PYTHON=$(CURDIR)/$(BIN)/python $@
 
 bench: $(STAMPS)/test
 	@mkdir -p .benchmarks
@@ -80,4 +94,4 @@ $(STAMPS)/test: $(STAMPS)/run requirements-test.txt
 
 clean:
 	rm -rf $(VENV) $(STAMPS) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
-	find cext -name '*.so' -delete
+	find cext -name '*.so' -delete -o -name '*.so.sha256' -delete

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
+RATIOS_BEGIN, RATIOS_END = "<!-- ratios: written by `make bench` -->", "<!-- end of ratios -->"
 # test name -> what it is called in the table, and the key of extra_info that holds the figure; None: rounds of `batch` per second
 ROWS = {
     "test_read_and_check": ("orders parsed and validated, rows/s", "rows_per_second"),
@@ -47,15 +48,60 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(contexts)) + ". " + " ".join(sorted(set(notes)))])
 
 
+def ratio_table(found: list[dict[str, Any]], rekey: dict[str, Any] | None) -> str:
+    """One row per operation, a column per peer, and what a city's keys took."""
+    peers = list(dict.fromkeys(item["peer"] for item in found))
+    operations = list(dict.fromkeys(item["operation"] for item in found))
+    ratio = {(item["operation"], item["peer"]): item["ratio"] for item in found}
+    ours = {item["operation"]: item for item in found}
+    lines = ["| operation | kernel | ours/s | " + " | ".join(peers) + " |", "|---|---|---:|" + "---:|" * len(peers)]
+    for name in operations:
+        cells = [f"{ratio[name, peer]:,.1f}x" if (name, peer) in ratio else "" for peer in peers]
+        lines.append(f"| {name} | {ours[name]['kernel']} | {ours[name]['ours']:,.0f} | " + " | ".join(cells) + " |")
+    contexts = sorted({f"{item['cpu']}, commit {item['commit']}" for item in found})
+    lines += ["", "One core; how many times faster than each peer called its best way. Measured on: " + "; ".join(contexts) + "."]
+    if rekey is not None:
+        lines += ["", rekey_sentence(rekey)]
+    return "\n".join(lines)
+
+
+def rekey_sentence(found: dict[str, Any]) -> str:
+    """What `bench.rekey` measured, in words."""
+    keys = found["cards"] * found["keys_per_card"]
+    text = (
+        f"{keys:,} keys of {found['cards']:,} cards, derived, checked and wrapped: {found['crypto_one_core_s']} s on one core, "
+        f"{found['crypto_two_cores_s']} s on two ({found['two_cores_ratio']}x)"
+    )
+    if "files" in found:
+        files = found["files"]
+        text += (
+            f"; as Parquet files, {files['bytes']:,} bytes, {files['seconds']} s; a bare write of as many bytes {found['raw_write_s']} s"
+            f" ({found['files_over_larger']}x the larger); peak memory {found['peak_memory_mib']} MiB"
+        )
+    return text + "."
+
+
+def between(text: str, begin: str, end: str, content: str) -> str:
+    """The text with what stands between two marks replaced; ValueError where the marks are missing."""
+    if begin not in text or end not in text:
+        raise ValueError(f"README.md has no place for figures: {begin}")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n{content}\n{rest[rest.index(end) :]}"
+
+
 def main() -> int:
-    results = json.loads(Path(sys.argv[1]).read_text())
+    """`FOLDER` holds latest.json of pytest-benchmark, ratios.json of bench.ratios and, if it was measured, rekey.json of bench.rekey."""
+    folder = Path(sys.argv[1])
     readme = Path(__file__).parent.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        sys.stderr.write("README.md has no place for figures\n")
+    rekey = json.loads((folder / "rekey.json").read_text()) if (folder / "rekey.json").exists() else None
+    try:
+        text = between(text, BEGIN, END, table(json.loads((folder / "latest.json").read_text())))
+        text = between(text, RATIOS_BEGIN, RATIOS_END, ratio_table(json.loads((folder / "ratios.json").read_text()), rekey))
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
         return 1
-    head, rest = text.split(BEGIN, 1)
-    readme.write_text(f"{head}{BEGIN}\n{table(results)}\n{rest[rest.index(END) :]}", encoding="utf-8")
+    readme.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,82 +1,94 @@
-"""Kernel throughput, one core: keys per second by batch shape, beside the best bulk path of `cryptography` in the same run.
+"""Kernel throughput, one core: every operation, and the chunk sizes that callers choose between.
 
     python -m pytest bench/test_bench_kernels.py --benchmark-only
 
-Every result's `extra_info` states the kernels' level, the batch and the keys per second; CITYCARD_CPU=portable|avx2|avx512 compares levels.
+Every result's `extra_info` states what ran, the batch and the millions of results per second; CITYCARD_CPU=portable|avx2|avx512
+compares levels. `python -m bench.ratios` sets the same kernels beside other libraries.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
-from cryptography.hazmat.primitives.ciphers import Cipher, modes
-from cryptography.hazmat.primitives.ciphers.algorithms import SM4
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import cext
+from cext import cpu
 
 ByteArray = npt.NDArray[np.uint8]
 
-BATCHES = (100, 4096, 16384)
+CHUNKS = tuple(512 << shift for shift in range(12))
+BATCH = 16_384
+CARDS = 4096
 
 
 def _random(seed: int, *shape: int) -> ByteArray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    made: ByteArray = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return made
 
 
-def _measure(benchmark: BenchmarkFixture, n: int, call: Callable[[], object]) -> None:
+MASTER, KEK = _random(1, 16), _random(2, 16)
+
+
+def _measure(benchmark: BenchmarkFixture, family: str, n: int, call: Callable[[], object]) -> None:
     benchmark(call)
-    stats = benchmark.stats
+    stats: Any = benchmark.stats
     benchmark.extra_info |= {
         "batch": n,
         "million_per_second": round(n / stats["min"] / 1e6, 2) if stats is not None else None,
-        "kernel": f"bitslice, {cext.kernel_level()}",
-        "machine": platform.machine(),
+        "kernel": cpu.running()[family],
     }
 
 
-@pytest.mark.parametrize("n", BATCHES)
-@pytest.mark.parametrize("per_lane", [False, True], ids=["one-master", "master-per-lane"])
-def test_tdes_pboc(benchmark: BenchmarkFixture, n: int, per_lane: bool) -> None:
-    masters, factors = (_random(1, n, 16) if per_lane else _random(1, 16)), _random(2, n, 8)
-    _measure(benchmark, n, lambda: cext.tdes_pboc(masters, factors, True))
+def _derivations(n: int) -> dict[str, tuple[str, Callable[[], object]]]:
+    factors, messages, out, kcvs = _random(3, n, 8), _random(4, n, 32), np.empty((n, 16), np.uint8), np.empty((n, 3), np.uint8)
+    return {
+        "3des-derive": ("tdes", lambda: cext.tdes_pboc(MASTER, factors, True, out=out)),
+        "3des-full": ("tdes", lambda: cext.tdes_pboc_wrapped(MASTER, factors, True, KEK, out=out, kcv_out=kcvs)),
+        "sm4-derive": ("sm4", lambda: cext.sm4_pboc(MASTER, factors, out=out)),
+        "sm4-full": ("sm4", lambda: cext.sm4_pboc_wrapped(MASTER, factors, KEK, out=out, kcv_out=kcvs)),
+        "aes-derive": ("aes", lambda: cext.aes_cmac(MASTER, messages, out=out)),
+        "aes-full": ("aes", lambda: cext.aes_cmac_wrapped(MASTER, messages, KEK, out=out, kcv_out=kcvs)),
+    }
 
 
-@pytest.mark.parametrize("n", BATCHES)
-@pytest.mark.parametrize("per_lane", [False, True], ids=["one-master", "master-per-lane"])
-def test_sm4_pboc(benchmark: BenchmarkFixture, n: int, per_lane: bool) -> None:
-    masters, factors = (_random(1, n, 16) if per_lane else _random(1, 16)), _random(2, n, 8)
-    _measure(benchmark, n, lambda: cext.sm4_pboc(masters, factors))
+@pytest.mark.parametrize("n", CHUNKS)
+@pytest.mark.parametrize("operation", list(_derivations(1)))
+def test_chunks(benchmark: BenchmarkFixture, operation: str, n: int) -> None:
+    """One master, n cards: how large a call must be before the kernels reach their speed."""
+    family, call = _derivations(n)[operation]
+    _measure(benchmark, family, n, call)
 
 
-@pytest.mark.parametrize("n", BATCHES)
-@pytest.mark.parametrize("per_lane", [False, True], ids=["one-key", "key-per-lane"])
-def test_aes_ecb(benchmark: BenchmarkFixture, n: int, per_lane: bool) -> None:
-    keys, blocks = (_random(1, n, 16) if per_lane else _random(1, 16)), _random(2, n, 16)
-    _measure(benchmark, n, lambda: cext.aes_ecb(keys, blocks))
+def _operations() -> dict[str, tuple[str, int, Callable[[], object]]]:
+    keys, factors, blocks, messages = _random(5, BATCH, 16), _random(6, BATCH, 8), _random(7, BATCH, 16), _random(8, CARDS, 256)
+    few, levels, kek = keys[:CARDS], _random(9, BATCH, 3, 8), _random(10, 16)
+    wrapped = np.empty((BATCH, 24), np.uint8)
+    return {
+        "3des-derive-master-per-lane": ("tdes", BATCH, lambda: cext.tdes_pboc(keys, factors, True)),
+        "3des-derive-three-levels": ("tdes", BATCH, lambda: cext.tdes_pboc(MASTER, levels, True)),
+        "3des-derive-kcv": ("tdes", BATCH, lambda: cext.tdes_pboc(MASTER, factors, True, kcv="zero-block")),
+        "3des-kcv": ("tdes", BATCH, lambda: cext.tdes_kcv(keys)),
+        "3des-retail-mac-256": ("tdes", CARDS, lambda: cext.tdes_retail_mac(few, messages)),
+        "sm4-derive-master-per-lane": ("sm4", BATCH, lambda: cext.sm4_pboc(keys, factors)),
+        "sm4-derive-three-levels": ("sm4", BATCH, lambda: cext.sm4_pboc(MASTER, levels)),
+        "sm4-derive-kcv": ("sm4", BATCH, lambda: cext.sm4_pboc(MASTER, factors, kcv="zero-block")),
+        "sm4-kcv": ("sm4", BATCH, lambda: cext.sm4_kcv(keys)),
+        "sm4-cmac-256": ("sm4", CARDS, lambda: cext.sm4_cmac(few, messages)),
+        "aes-ecb-one-key": ("aes", BATCH, lambda: cext.aes_ecb(MASTER, blocks)),
+        "aes-ecb-key-per-lane": ("aes", BATCH, lambda: cext.aes_ecb(keys, blocks)),
+        "aes-kcv": ("aes", BATCH, lambda: cext.aes_kcv(keys)),
+        "aes-cmac-256": ("aes", CARDS, lambda: cext.aes_cmac(few, messages)),
+        "aes-kw": ("aes", BATCH, lambda: cext.aes_kw(kek, keys, out=wrapped)),
+    }
 
 
-@pytest.mark.parametrize("n", BATCHES)
-@pytest.mark.parametrize("kernel", [cext.tdes_kcv, cext.sm4_kcv, cext.aes_kcv01], ids=["3des", "sm4", "aes"])
-def test_kcv(benchmark: BenchmarkFixture, n: int, kernel: Callable[[ByteArray], ByteArray]) -> None:
-    keys = _random(1, n, 16)
-    _measure(benchmark, n, lambda: kernel(keys))
-
-
-def test_cryptography_bulk_3des(benchmark: BenchmarkFixture) -> None:
-    """The yardstick: one context, the X || ~X stream made by numpy."""
-    n, factors, key = 16384, _random(2, 16384, 8), _random(1, 16).tobytes()
-    encryptor = Cipher(TripleDES(key + key[:8]), modes.ECB()).encryptor()
-    _measure(benchmark, n, lambda: encryptor.update(np.concatenate([factors, ~factors], axis=1).tobytes()))
-
-
-def test_cryptography_bulk_sm4(benchmark: BenchmarkFixture) -> None:
-    """The yardstick for SM4."""
-    n, factors = 16384, _random(2, 16384, 8)
-    encryptor = Cipher(SM4(_random(1, 16).tobytes()), modes.ECB()).encryptor()
-    _measure(benchmark, n, lambda: encryptor.update(np.concatenate([factors, ~factors], axis=1).tobytes()))
+@pytest.mark.parametrize("operation", list(_operations()))
+def test_operations(benchmark: BenchmarkFixture, operation: str) -> None:
+    """Everything else the kernels do, at one batch."""
+    family, n, call = _operations()[operation]
+    _measure(benchmark, family, n, call)

@@ -11,37 +11,91 @@ themselves.
     tdes_ecb(keys, blocks, out=None)           two-key triple DES, (n, 8) -> (n, 8)              ISO/IEC 18033-3
     sm4_ecb(keys, blocks, out=None)            SM4, (n, 16) -> (n, 16)                           GB/T 32907-2016
     aes_ecb(keys, blocks, out=None)            AES, key length 16, 24 or 32, (n, 16) -> (n, 16)  FIPS 197
-    tdes_pboc(masters, factors, parity, out)   3DES(X) || 3DES(~X), (n, 8) -> (n, 16), odd parity if asked
-    sm4_pboc(masters, factors, out)            SM4(X || ~X), (n, 8) -> (n, 16)
-    tdes_kcv(keys), sm4_kcv(keys)              encrypted zero block, (n, 16) -> (n, 3)
-    aes_kcv01(keys)                            encrypted block of 01s, (n, 16|24|32) -> (n, 3)
+    tdes_cbc(keys, plain, iv, out)             (n, length) -> (n, length)                        NIST SP 800-38A
+    tdes_retail_mac(keys, messages, iv)        padded (n, length) -> (n, 8)                      ISO/IEC 9797-1 algorithm 3
+    tdes_cmac(keys, messages)                  (n, length) -> (n, 8)                             NIST SP 800-38B
+    tdes_pboc(masters, factors, parity, ...)   3DES(X) || 3DES(~X), level upon level, (n, 8) or (n, 1..8, 8) -> (n, 16), odd parity
+                                               if asked; with kcv= also their check values
+    tdes_pboc_wrapped(masters, factors, ...)   the same under a key-encryption key, ECB or CBC, and check values: no clear key as bytes
+    scp02_wrap(enc, mac, chain, apdus, plain)  a segment of commands for n cards, secured             GPCS E.4.4, E.4.6
+    tdes_kcv(keys, method)                     check values: zero-block or one-block (n, 16) -> (n, 3), cmac -> (n, 5)
+
+    sm4_cbc, aes_cbc(keys, plain, iv, out)     (n, length) -> (n, length), whole blocks          NIST SP 800-38A
+    sm4_cbc_mac, aes_cbc_mac(keys, messages, iv)   whole blocks (n, length) -> (n, 16)           ISO/IEC 9797-1 algorithm 1
+    sm4_cmac, aes_cmac(keys, messages, out)    (n, length) -> (n, 16)                            NIST SP 800-38B
+    sm4_kcv, aes_kcv(keys, method)             as tdes_kcv; the standards' own are zero-block for SM4, one-block for AES
+    sm4_pboc(masters, factors, ...)            SM4(X || ~X), level upon level, as tdes_pboc
+    sm4_pboc_wrapped(masters, factors, ...)    as tdes_pboc_wrapped
+    aes_cmac_wrapped(masters, messages, kek)   AES-128 keys that are CMACs of messages, wrapped as in tdes_pboc_wrapped
+    aes_kw(kek, keys, out)                     (n, len) -> (n, len + 8)                          RFC 3394
+    scp03_wrap(enc, mac, chain, apdus, plain)  a segment of commands for n cards, secured        GPCS Amendment D 6.2.4, 6.2.6
+
     sbox_table(name)                           the compiled S-box circuit on every input, for self-tests
     kernel_level(), available_levels()         what runs, what could: `portable`, `avx2`, `avx512`; CITYCARD_CPU chooses (see `cpu`)
+    at_level(name)                             a `with` block at another level, for self-tests
 """
 
+# ruff: noqa: E402 - the extension is compared with its digest before it is loaded
+from cext import integrity
+
+integrity.verify()
+
 from cext._kernels import (
+    APDU,
+    aes_cbc,
+    aes_cbc_mac,
+    aes_cmac,
+    aes_cmac_wrapped,
     aes_ecb,
-    aes_kcv01,
+    aes_kcv,
+    aes_kw,
     sbox_table,
+    scp02_wrap,
+    scp03_wrap,
+    sm4_cbc,
+    sm4_cbc_mac,
+    sm4_cmac,
     sm4_ecb,
     sm4_kcv,
     sm4_pboc,
+    sm4_pboc_wrapped,
+    tdes_cbc,
+    tdes_cmac,
     tdes_ecb,
     tdes_kcv,
     tdes_pboc,
+    tdes_pboc_wrapped,
+    tdes_retail_mac,
 )
-from cext.cpu import available_levels, kernel_level
+from cext.cpu import at_level, available_levels, kernel_level
 
 __all__ = [
+    "APDU",
+    "aes_cbc",
+    "aes_cbc_mac",
+    "aes_cmac",
+    "aes_cmac_wrapped",
     "aes_ecb",
-    "aes_kcv01",
+    "aes_kcv",
+    "aes_kw",
+    "at_level",
     "available_levels",
     "kernel_level",
     "sbox_table",
+    "scp02_wrap",
+    "scp03_wrap",
+    "sm4_cbc",
+    "sm4_cbc_mac",
+    "sm4_cmac",
     "sm4_ecb",
     "sm4_kcv",
     "sm4_pboc",
+    "sm4_pboc_wrapped",
+    "tdes_cbc",
+    "tdes_cmac",
     "tdes_ecb",
     "tdes_kcv",
     "tdes_pboc",
+    "tdes_pboc_wrapped",
+    "tdes_retail_mac",
 ]

@@ -6,7 +6,8 @@ default, takes the widest.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from cext import _kernels
@@ -38,6 +39,27 @@ def available_levels() -> tuple[str, ...]:
 def kernel_level() -> str:
     """The level every kernel call runs at."""
     return _kernels.level()
+
+
+def features() -> tuple[str, ...]:
+    """Those of avx2, aesni, avx512 (F, BW, DQ and VL), gfni and vaes that this CPU and operating system have, as far as this build asks."""
+    return _kernels.features()
+
+
+def running() -> dict[str, str]:
+    """What runs for each family of algorithms at this level, such as {"tdes": "avx512", "sm4": "gfni", "aes": "vaes"}."""
+    return _kernels.running()
+
+
+@contextmanager
+def at_level(name: str) -> Iterator[None]:
+    """The whole process at that level for a while, for self-tests and tests; ValueError for a level that is not available."""
+    before = kernel_level()
+    _kernels.use_level(name)
+    try:
+        yield
+    finally:
+        _kernels.use_level(before)
 
 
 _kernels.use_level(choose(os.environ.get(VARIABLE) or "auto", available_levels()))

@@ -42,14 +42,26 @@ def byte_array(value: BytesLike | ByteArray, what: str) -> ByteArray:
     return np.frombuffer(value, np.uint8)
 
 
-def rows(value: BytesLike | ByteArray, width: int, what: str) -> ByteArray:
-    """`value` as (n, width); one row of bytes is (1, width). Raises InvalidInput WRONG_SHAPE."""
+def rows(value: BytesLike | ByteArray, widths: int | range, what: str) -> ByteArray:
+    """`value` as (n, width) with n at least 1; one row of bytes is (1, width). Raises InvalidInput (NOT_BYTES, WRONG_SHAPE, NO_ROWS)."""
     array = byte_array(value, what)
-    if array.ndim == 1 and array.shape[0] == width:
-        return array.reshape(1, width)
-    if array.ndim != 2 or array.shape[1] != width:
-        raise InvalidInput("WRONG_SHAPE", f"{what} must have shape (n, {width}), not {array.shape}")
+    allowed = range(widths, widths + 1) if isinstance(widths, int) else widths
+    if array.ndim == 1 and array.shape[0] in allowed:
+        return array.reshape(1, -1)
+    if array.ndim != 2 or array.shape[1] not in allowed:
+        wanted = f"{allowed[0]}" if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
+        raise InvalidInput("WRONG_SHAPE", f"{what} must have shape (n, {wanted}), not {array.shape}")
+    require_rows(array, what)
     return array
+
+
+def require_rows(array: ByteArray, what: str) -> int:
+    """The number of rows of a matrix; raises InvalidInput (WRONG_SHAPE, NO_ROWS) when it is none or empty."""
+    if array.ndim != 2:
+        raise InvalidInput("WRONG_SHAPE", f"{what} must have rows and columns, not shape {array.shape}")
+    if not len(array):
+        raise InvalidInput("NO_ROWS", f"{what} has no rows")
+    return len(array)
 
 
 def key_array(algorithm: Algorithm, value: BytesLike | ByteArray, what: str, lens: tuple[int, ...] | None = None) -> ByteArray:
@@ -63,7 +75,10 @@ def key_array(algorithm: Algorithm, value: BytesLike | ByteArray, what: str, len
 
 
 def encrypt(algorithm: Algorithm, keys: ByteArray, blocks: ByteArray) -> ByteArray:
-    """ECB of blocks (n, block length) under one key (len,) or a key per block (n, len); raises InvalidInput WRONG_SHAPE."""
+    """ECB of blocks (n, block length) under one key (len,) or a key per block (n, len); raises InvalidInput (WRONG_SHAPE, NO_ROWS)."""
+    require_rows(blocks, "blocks")
+    # part of a wider message, as in a chain of blocks, is no contiguous array
+    blocks = np.ascontiguousarray(blocks)
     if keys.ndim == 2 and keys.shape[0] != blocks.shape[0]:
         raise InvalidInput("WRONG_SHAPE", f"{keys.shape[0]} keys for {blocks.shape[0]} blocks")
     if algorithm == "3des":

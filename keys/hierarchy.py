@@ -41,6 +41,8 @@ class Purpose(StrEnum):
     """EMV application cryptograms, script MAC and script encryption (DGI 8000, 8400)."""
     SECURITY_DOMAIN = "security-domain"
     """Secure channel keys ENC, MAC and DEK (KMC)."""
+    KEY_ENCRYPTION = "key-encryption"
+    """Wraps card keys on their way out (KEK, transport key of a personalization line). Derives nothing."""
 
 
 class KeyState(StrEnum):

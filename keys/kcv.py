@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 import cext
-from keys.algorithms import BLOCK_LEN, Algorithm, as_algorithm, encrypt, key_array
+from keys.algorithms import Algorithm, as_algorithm, encrypt, key_array, require_rows
 from keys.errors import Denied, InvalidInput
+from keys.mac import double
 from keys.secrets import BytesLike
 
 KcvMethod = Literal["zero-block", "one-block", "cmac"]
@@ -44,28 +45,20 @@ def kcv_array(algorithm: str, keys: ByteArray, method: KcvMethod | None = None) 
     method = DEFAULT_METHOD[cipher] if method is None else method
     if method not in KCV_METHODS:
         raise InvalidInput("KCV_METHOD_UNKNOWN", f"kcv method must be one of {', '.join(KCV_METHODS)}, not {method!r}")
-    if method == "zero-block" and cipher == "sm4":
-        return cext.sm4_kcv(checked)
-    if method == "zero-block" and cipher == "3des" and checked.shape[1] == 16:
-        return cext.tdes_kcv(checked)
-    if method == "one-block" and cipher == "aes":
-        return cext.aes_kcv01(checked)
-    blocks = np.zeros((len(checked), BLOCK_LEN[cipher]), np.uint8)
-    if method == "one-block":
-        blocks[:] = 1
+    require_rows(checked, "keys")
+    if cipher == "3des" and checked.shape[1] == 24:
+        return _three_key(checked, method)
+    if cipher == "3des":
+        return cext.tdes_kcv(checked, method)
+    return cext.sm4_kcv(checked, method) if cipher == "sm4" else cext.aes_kcv(checked, method)
+
+
+def _three_key(keys: ByteArray, method: KcvMethod) -> ByteArray:
+    """Outside the kernels, as three-key DES is."""
+    block = np.full((len(keys), 8), 1 if method == "one-block" else 0, np.uint8)
     if method == "cmac":
-        blocks = cmac_subkey(encrypt(cipher, checked, blocks))
-    return np.ascontiguousarray(encrypt(cipher, checked, blocks)[:, : KCV_LEN[method]])
-
-
-def cmac_subkey(encrypted_zero: ByteArray) -> ByteArray:
-    """K1 of NIST SP 800-38B 6.1 from L = E(0), (n, 8|16): L doubled in the binary field, without a branch on its bits."""
-    constant = {8: 0x1B, 16: 0x87}[encrypted_zero.shape[1]]
-    carry = encrypted_zero >> np.uint8(7)
-    doubled = encrypted_zero << np.uint8(1)
-    doubled[:, :-1] |= carry[:, 1:]
-    doubled[:, -1] ^= carry[:, 0] * np.uint8(constant)
-    return doubled
+        block = double(encrypt("3des", keys, block))
+    return np.ascontiguousarray(encrypt("3des", keys, block)[:, : KCV_LEN[method]])
 
 
 def verify_kcv(algorithm: str, key: BytesLike | ByteArray, expected: bytes, method: KcvMethod | None = None) -> None:

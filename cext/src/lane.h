@@ -16,18 +16,19 @@
 
 #if defined(__GNUC__)
 #define ALWAYS_INLINE __attribute__((always_inline))
-#define NO_INLINE __attribute__((noinline))
+#define NO_INLINE __attribute__((noinline, unused))
 #ifndef LANE_WORDS
 #define LANE_WORDS 2
 #endif
 typedef uint64_t lane __attribute__((vector_size(8 * LANE_WORDS), may_alias));
+typedef uint64_t lane_word __attribute__((may_alias));
 #define ZERO ((lane){0})
 #define ONES ((lane)~ZERO)
 #else
 #define ALWAYS_INLINE
 #define NO_INLINE
 #define LANE_WORDS 1
-typedef uint64_t lane;
+typedef uint64_t lane, lane_word;
 #define ZERO ((lane)0)
 #define ONES (~ZERO)
 #endif
@@ -53,61 +54,31 @@ static inline void wipe(void *memory, size_t size)
 #endif
 }
 
-/* Slices <-> rows: word w of row r holds the 8 bytes of block 64*w+r as a big-endian number before, slice r after (and back: the same map).
- * The transpose of a 64x64 bit matrix by halving (H. S. Warren, Hacker's Delight, 7-3), on LANE_WORDS matrices at once. */
-static NO_INLINE void transpose64(lane rows[64])
+/* The vector registers still hold what the last pass left in them: a kernel that touched keys ends with this. */
+#define REGISTERS_0_15(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
+#define REGISTERS_16_31(_) _(16) _(17) _(18) _(19) _(20) _(21) _(22) _(23) _(24) _(25) _(26) _(27) _(28) _(29) _(30) _(31)
+
+static NO_INLINE void wipe_registers(void)
 {
-    static const uint64_t masks[6] = {
-        0x00000000FFFFFFFFu, 0x0000FFFF0000FFFFu, 0x00FF00FF00FF00FFu, 0x0F0F0F0F0F0F0F0Fu, 0x3333333333333333u, 0x5555555555555555u};
-    for (int stage = 0; stage < 6; stage++) {
-        const int distance = 32 >> stage;
-        const lane mask = ZERO + masks[stage];
-        for (int base = 0; base < 64; base += 2 * distance)
-            for (int row = base; row < base + distance; row++) {
-                const lane swap = (rows[row] ^ (rows[row + distance] >> distance)) & mask;
-                rows[row] ^= swap;
-                rows[row + distance] ^= swap << distance;
-            }
-    }
+#if defined(__GNUC__) && defined(__x86_64__)
+#if LANE_WORDS == 8
+#define CLEAR(n) __asm__ __volatile__("vpxorq %%zmm" #n ", %%zmm" #n ", %%zmm" #n : : : "xmm" #n);
+    REGISTERS_0_15(CLEAR) REGISTERS_16_31(CLEAR)
+#elif LANE_WORDS == 4
+#define CLEAR(n) __asm__ __volatile__("vpxor %%ymm" #n ", %%ymm" #n ", %%ymm" #n : : : "xmm" #n);
+    REGISTERS_0_15(CLEAR)
+#else
+#define CLEAR(n) __asm__ __volatile__("pxor %%xmm" #n ", %%xmm" #n : : : "xmm" #n);
+    REGISTERS_0_15(CLEAR)
+#endif
+#undef CLEAR
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define CLEAR(n) __asm__ __volatile__("movi v" #n ".2d, #0" : : : "v" #n);
+    REGISTERS_0_15(CLEAR) REGISTERS_16_31(CLEAR)
+#undef CLEAR
+#endif
 }
 
-static inline uint64_t load_be64(const uint8_t *bytes)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++)
-        value = value << 8 | bytes[i];
-    return value;
-}
-
-static inline void store_be64(uint8_t *bytes, uint64_t value)
-{
-    for (int i = 7; i >= 0; i--, value >>= 8)
-        bytes[i] = (uint8_t)value;
-}
-
-/* Column of 8 bytes: slices[0..63] of the bytes at `base + lane * stride`, for `count` <= LANES lanes; absent lanes are zero.
- * stride 0 gives every lane the same 8 bytes. Slice 0 is the most significant bit of the first byte. */
-static inline void load_slices(lane slices[64], const uint8_t *base, size_t stride, size_t count)
-{
-    uint64_t words[64][LANE_WORDS];
-    for (size_t w = 0; w < LANE_WORDS; w++)
-        for (size_t row = 0; row < 64; row++)
-            words[row][w] = 64 * w + row < count ? load_be64(base + (64 * w + row) * stride) : 0;
-    memcpy(slices, words, sizeof words);
-    wipe(words, sizeof words);
-    transpose64(slices);
-}
-
-/* The inverse: writes `count` lanes of 8 bytes. Destroys `slices`. */
-static inline void store_slices(lane slices[64], uint8_t *base, size_t stride, size_t count)
-{
-    uint64_t words[64][LANE_WORDS];
-    transpose64(slices);
-    memcpy(words, slices, sizeof words);
-    for (size_t w = 0; w < LANE_WORDS; w++)
-        for (size_t row = 0; row < 64 && 64 * w + row < count; row++)
-            store_be64(base + (64 * w + row) * stride, words[row][w]);
-    wipe(words, sizeof words);
-}
+#include "lane_transpose.h"
 
 #endif

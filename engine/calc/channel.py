@@ -1,18 +1,25 @@
-"""The operation `scp03`: what a host would send, given the static keys and the card's answer to INITIALIZE UPDATE."""
+"""The operations `scp02` and `scp03`: what a host would send, given the static keys and the card's answer to INITIALIZE UPDATE."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from engine.calc.fields import Fields, bad_length, bad_value, unsupported
 from engine.calc.operations import Answer
+from engine.personalize import scp02 as scp02_host
+from engine.personalize.scp02 import Scp02Session
 from engine.personalize.scp03 import C_DECRYPTION, C_MAC, PSEUDO_RANDOM, S16, Scp03Session, offered_levels
+from engine.personalize.securechannel import SecureChannel
 from keys.algorithms import KEY_LENS
 from keys.errors import Denied, Unsupported
 
-_AES_LENS: Final = KEY_LENS["aes"]
-_MODE_AT: Final = 12  # of the INITIALIZE UPDATE response: KDD[10] || kvn || 03 || i
+KEY_LENS_SCP02: Final = (scp02_host.KEY_LEN,)
+_REQUIRED: Final = ("op", "keys", "level", "host_challenge", "initialize_update_response", "apdus")
+# Of the INITIALIZE UPDATE response: KDD[10] || kvn || protocol || with SCP03 i.
+_PROTOCOL_AT: Final = 11
+_MODE_AT: Final = 12
 
 
 @dataclass(frozen=True)
@@ -24,17 +31,38 @@ class _Apdu:
     le: int | None
 
 
-def secure_channel(fields: Fields) -> Answer:
+def scp02(fields: Fields) -> Answer:
+    """Operation `scp02`. A wrong card cryptogram is an answer, not an error."""
+    fields.require_known((*_REQUIRED, "i"), ("id",))
+    keys = _keys(fields.fields("keys"), KEY_LENS_SCP02)
+    level = fields.hex("level", (1,))[0]
+    host_challenge = fields.hex("host_challenge", (8,))
+    response = fields.hex("initialize_update_response", (scp02_host.RESPONSE_LEN,))
+    i = fields.hex("i", (1,))[0]
+    if i not in scp02_host.MODES:
+        bad_value(f"i must be one of {_listed(scp02_host.MODES)}")
+    if response[_PROTOCOL_AT] != 0x02:
+        bad_value("initialize_update_response must say SCP02: 02 at byte 11")
+    if level not in scp02_host.LEVELS:
+        bad_value(f"level must be one of {_listed(scp02_host.LEVELS)} for i={i:02X}")
+    return _answer(fields, level, lambda: Scp02Session.open(keys, host_challenge, response, i, level))
+
+
+def scp03(fields: Fields) -> Answer:
     """Operation `scp03`. A wrong card cryptogram is an answer, not an error."""
-    fields.require_known(("op", "keys", "level", "host_challenge", "initialize_update_response", "apdus"), ("id", "i"))
-    enc, mac, dek = _keys(fields.fields("keys"))
+    fields.require_known(_REQUIRED, ("id", "i"))
+    keys = _keys(fields.fields("keys"), KEY_LENS["aes"])
     level = fields.hex("level", (1,))[0]
     host_challenge = fields.hex("host_challenge", (8,))
     response = fields.hex("initialize_update_response")
-    _check_response(fields, response, level)
+    _check_scp03_response(fields, response, level)
+    return _answer(fields, level, lambda: Scp03Session.open(keys, host_challenge, response, level=level))
+
+
+def _answer(fields: Fields, level: int, open_session: Callable[[], SecureChannel]) -> Answer:
     apdus = [_parse(apdu, f"apdus[{index}]", level) for index, apdu in enumerate(fields.hex_list("apdus"))]
     try:
-        session = Scp03Session.open((enc, mac, dek), host_challenge, response, level=level)
+        session = open_session()
     except Denied:
         return {"card_cryptogram_ok": False, "external_authenticate": None, "apdus": []}
     with session:
@@ -47,28 +75,32 @@ def secure_channel(fields: Fields) -> Answer:
     }
 
 
-def _wrap(session: Scp03Session, apdu: _Apdu) -> bytes:
+def _wrap(session: SecureChannel, apdu: _Apdu) -> bytes:
     cla, ins, p1, p2 = apdu.header
     return session.wrap(cla, ins, p1, p2, apdu.data, apdu.le)
 
 
-def _keys(keys: Fields) -> tuple[bytes, bytes, bytes]:
+def _keys(keys: Fields, lengths: tuple[int, ...]) -> tuple[bytes, bytes, bytes]:
     keys.require_known(("enc", "mac", "dek"))
-    enc, mac, dek = (keys.hex(name, _AES_LENS) for name in ("enc", "mac", "dek"))
+    enc, mac, dek = (keys.hex(name, lengths) for name in ("enc", "mac", "dek"))
     if not len(enc) == len(mac) == len(dek):
         bad_length("keys.enc, keys.mac and keys.dek must be of one length")
     return enc, mac, dek
 
 
-def _check_response(fields: Fields, response: bytes, level: int) -> None:
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(f"{value:02X}" for value in values)
+
+
+def _check_scp03_response(fields: Fields, response: bytes, level: int) -> None:
     given = fields.hex("i", (1,))[0] if fields.has("i") else None
     if given is not None:
         _levels(given)
-    if len(response) > _MODE_AT and response[_MODE_AT] & S16 and response[_MODE_AT - 1] == 0x03:
+    if len(response) > _MODE_AT and response[_MODE_AT] & S16 and response[_PROTOCOL_AT] == 0x03:
         _levels(response[_MODE_AT])
     if len(response) not in (29, 32):
         bad_length(f"initialize_update_response must have 29 bytes, or 32 when i has bit 10, not {len(response)}")
-    if response[_MODE_AT - 1] != 0x03:
+    if response[_PROTOCOL_AT] != 0x03:
         bad_value("initialize_update_response must say SCP03: 03 at byte 11")
     mode = response[_MODE_AT]
     if given is not None and given != mode:
@@ -78,7 +110,7 @@ def _check_response(fields: Fields, response: bytes, level: int) -> None:
     if len(response) != wanted:
         bad_length(f"initialize_update_response with i={mode:02X} must have {wanted} bytes, not {len(response)}")
     if level not in levels:
-        bad_value(f"level must be one of {', '.join(f'{known:02X}' for known in levels)} for i={mode:02X}")
+        bad_value(f"level must be one of {_listed(levels)} for i={mode:02X}")
 
 
 def _levels(mode: int) -> tuple[int, ...]:

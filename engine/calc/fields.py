@@ -61,6 +61,13 @@ class Fields:
             bad_value(f"{self._place}{name} must be one of {', '.join(allowed)}")
         return value
 
+    def integer(self, name: str) -> int:
+        """A whole number."""
+        value = self._values.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            bad_value(f"{self._place}{name} must be a whole number")
+        return value
+
     def hex(self, name: str, lengths: Sequence[int] | None = None) -> bytes:
         """Hex text of one of the given lengths in bytes."""
         return parse_hex(self.text(name), self._place + name, lengths)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TextIO
 
-from engine.calc.channel import secure_channel
-from engine.calc.fields import Fields, bad_value, unsupported
+from engine.calc.channel import scp02, scp03
+from engine.calc.fields import Fields, bad_value
 from engine.calc.operations import Answer, card_key, check_value
 from keys.errors import CitycardError, InvalidInput
 
@@ -15,15 +15,11 @@ STATUS_OK: Final = 0
 STATUS_FAILED: Final = 2
 
 
-def _scp02(_: Fields) -> NoReturn:
-    unsupported("op scp02 is not done by this version")
-
-
 _OPERATIONS: Final[dict[str, Callable[[Fields], Answer]]] = {
     "kcv": check_value,
     "diversify": card_key,
-    "scp02": _scp02,
-    "scp03": secure_channel,
+    "scp02": scp02,
+    "scp03": scp03,
 }
 
 

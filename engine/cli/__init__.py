@@ -1,6 +1,17 @@
 """The `citycard` command. Each module holds one group of commands; nothing here decides anything about cards or keys."""
 
 import os
+import sys
 
 # gRPC's own lines on stderr say nothing that our errors do not say better; it reads this once, when it is imported
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+try:
+    import cext  # noqa: F401 - everything below needs it, and here its refusal can still become one line
+except ImportError as error:
+    from engine.cli import output
+
+    if error.name != "cext._kernels":
+        raise
+    output.fail("SELF_TEST", f"self-test: {error.msg}", as_json="--json" in sys.argv)
+    raise SystemExit(1) from None

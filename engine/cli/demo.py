@@ -25,6 +25,8 @@ from engine.cli import client, output
 from engine.cli.job import ENDED, Json, fetch_rejects, new_key, require_file, submit_file
 from engine.cli.plant import Plant
 from engine.cli.report import print_report
+from engine.orders.parquet import is_parquet, row_count
+from engine.profiles.model import load
 from engine.rpc.local import LEDGER_FILE
 from engine.virtual.hopper import read_counts
 from engine.virtual.pcscd_rig import MAX_SLOTS, PcscdRig
@@ -85,6 +87,14 @@ def blanks_for(records: int, stations: int) -> int:
     return -(-records * 5 // (4 * stations)) + 10
 
 
+def _records(orders: Path) -> int:
+    """About how many records an order file has, and never fewer: what blanks are drawn for."""
+    with orders.open("rb") as file:
+        if is_parquet(file):
+            return row_count(orders)
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
 class _Run:
     """One demo on one plant."""
 
@@ -93,6 +103,7 @@ class _Run:
         self.orders = orders
         self.names = [f"station-{i + 1}" for i in range(stations)]
         self.profile = profile
+        self.chip_type = load(profile).profile.chip.chip_type
         self.rig = rig
         self.quiet = quiet
 
@@ -105,12 +116,12 @@ class _Run:
         count = self.plant.make_keys(self.profile)
         address = self.plant.start_server()
         self.say(f"server at {address} with {count} TEST master keys, process {self.plant.pid('server')}")
-        with self.orders.open("rb") as file:
-            records = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+        records = _records(self.orders)
         each = blanks_for(records, len(self.names))
         client.run(address, lambda channel: self._stock(channel, each))
         for i, name in enumerate(self.names):
             extra = ["--load", str(each), "--lot", LOT, "--first-serial", str(1 + i * each)]
+            extra += ["--chip-type", self.chip_type]
             if self.rig is not None:
                 extra += ["--rig", f"{self.rig.home}:{self.rig.ports[0]}:{i}"]
             self.plant.start_station(name, *extra, environment=self.rig.environment if self.rig else None)
@@ -129,7 +140,7 @@ class _Run:
     async def _stock(self, channel: grpc.aio.Channel, each: int) -> None:
         stub = StockServiceStub(channel)
         total = each * len(self.names)
-        receive = stock_pb2.ReceiveStockRequest(lot=LOT, chip_type="ZZC01", count=total, by=BY)
+        receive = stock_pb2.ReceiveStockRequest(lot=LOT, chip_type=self.chip_type, count=total, by=BY)
         await stub.ReceiveStock(receive, timeout=client.DEADLINE_S)
         for name in self.names:
             issue = stock_pb2.IssueStockRequest(lot=LOT, station_id=name, count=each, by=BY)

@@ -13,12 +13,13 @@ import typer
 from engine.cli import logs, output
 from engine.cli.client import DEFAULT_ADDRESS
 from engine.cli.job import Json
-from engine.profiles.masters import master_specs
+from engine.profiles.masters import kek_specs, master_specs
 from engine.profiles.model import load
 from engine.virtual.birth import TEST_KMC
 from keys.custody import Custody
 from keys.custody.software import SCRYPT_N, SoftwareCustody, provision_test_keys
 from keys.errors import InvalidInput, NotFound
+from keys.hardening import harden
 
 keys_app = typer.Typer(help="The sealed key store.", no_args_is_help=True)
 
@@ -53,7 +54,7 @@ def create_test_store(data: Path, passphrase: str, profiles: list[str], *, scryp
 
     The maker's key is not random: it is the public test key that the virtual chips are born with.
     """
-    makers, others = {}, {}
+    makers, others = {}, {spec.key_id: spec for spec in kek_specs()}
     for name in profiles:
         profile = load(name).profile
         specs = {spec.key_id: spec for spec in master_specs(profile)}
@@ -66,9 +67,14 @@ def create_test_store(data: Path, passphrase: str, profiles: list[str], *, scryp
         return len(makers) + len(provision_test_keys(store, others.values()))
 
 
-def open_store(data: Path, passphrase: str, *, dev: bool) -> Custody:
+def open_store(data: Path, passphrase: str, *, dev: bool) -> SoftwareCustody:
     """Opens the sealed store of a data directory; TEST keys are refused unless `dev`."""
     return SoftwareCustody.open(data, passphrase, mode="test" if dev else "production")
+
+
+@keys_app.callback()
+def _prepare() -> None:
+    harden(production=False)
 
 
 @keys_app.command("init")
@@ -118,6 +124,7 @@ def serve(
     from engine.rpc.server import serve as run_server  # half a second that no other command needs
 
     logs.configure(log_level)
+    harden(production=not dev)
 
     def ready(port: int) -> None:
         if port_file is not None:

@@ -35,7 +35,7 @@ def station(
     load: Annotated[int, typer.Option(min=0, help="Put this many fresh virtual blanks into the feeder first.")] = 0,
     lot: Annotated[str, typer.Option(help="Lot of those blanks, 4 hex digits.")] = "0001",
     first_serial: Annotated[int, typer.Option(min=0, help="First chip serial number of those blanks.")] = 1,
-    chip_type: Annotated[list[str] | None, typer.Option(help="Chip types in the feeder.")] = None,
+    chip_type: Annotated[list[str] | None, typer.Option(help="Chip types in the feeder; virtual blanks are of the first.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="Profiles this station may make; default: all of its chip types.")] = None,
     faults: Annotated[Path | None, typer.Option(help="JSON file of faults for the virtual chips.")] = None,
     rig: Annotated[str, typer.Option(help="Use PC/SC: DIRECTORY:PORT:SLOT of a private pcscd, as `demo --pcsc` gives it.")] = "",
@@ -51,11 +51,12 @@ def station(
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = DataLock(data)
     hopper = Hopper(data / "hopper", heads, plan=load_plan(faults) if faults else GOOD_PLAN)
+    chip_types = chip_type or ["ZZC01"]
     if load:
-        hopper.feeder.load(lot_bytes, range(first_serial, first_serial + load))
+        hopper.feeder.load(lot_bytes, range(first_serial, first_serial + load), chip_type=chip_types[0].encode())
     paths = [PcscPath(hopper, 0, *_attach(rig))] if rig else [VirtualPath(hopper, i) for i in range(heads)]
     made = [Head(i, path, NoPrinter(), Journal(data / f"head{i}.journal")) for i, path in enumerate(paths)]
-    agent = StationAgent(name, made, chip_type or ["ZZC01"], "pcsc" if rig else "in-process", profile or ())
+    agent = StationAgent(name, made, chip_types, "pcsc" if rig else "in-process", profile or ())
     try:
         asyncio.run(_run(agent, server))
     except grpc.aio.AioRpcError as error:

@@ -70,6 +70,11 @@ _BY_HEADING: Final[Mapping[str, str]] = {
 }
 
 
+def is_order_heading(text: str) -> bool:
+    """Whether a heading names a column of an order."""
+    return heading_key(text) in _BY_HEADING
+
+
 class Layout(NamedTuple):
     """Where the columns of a file are. `places[i]` is the place in the file of COLUMNS[i]."""
 

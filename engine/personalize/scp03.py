@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 from cryptography.hazmat.primitives.cmac import CMAC
 
+import cext
+from engine.personalize.script import Apdus, ByteArray, cut, secured_lengths
 from keys.errors import Corrupt, Denied, InvalidInput, Precondition, Unsupported
-from keys.secrets import BytesLike, SecretBytes
+from keys.secrets import BytesLike, SecretArray, SecretBytes
 
 # Amendment D 4.1.5, table 4-1: derivation constants.
 CARD_CRYPTOGRAM: Final = 0x00
@@ -60,6 +62,16 @@ def kdf(key: BytesLike, constant: int, context: bytes, bits: int) -> bytes:
     for counter in range(1, (bits + 127) // 128 + 1):
         out += _cmac(cipher, fixed + bytes([counter]) + context)
     return out[: bits // 8]
+
+
+def session_key(static: SecretBytes, constant: int, context: bytes) -> SecretBytes:
+    """The same KDF for a session key as long as the static key (Amendment D 6.2.1), which is never in memory that nobody wipes."""
+    size = len(static)
+    head = bytes(11) + bytes([constant, 0]) + (8 * size).to_bytes(2, "big")
+    messages = b"".join(head + bytes([counter]) + context for counter in range(1, -(-size // BLOCK) + 1))
+    with SecretArray.empty((len(messages) // 32, BLOCK)) as made:
+        cext.aes_cmac(np.frombuffer(static.reveal(), np.uint8), np.frombuffer(messages, np.uint8).reshape(-1, 32), out=made.array)
+        return SecretBytes(made.array.reshape(-1)[:size].data)
 
 
 def pseudo_random_challenge(enc_key: BytesLike, sequence: bytes, aid: bytes) -> bytes:
@@ -145,9 +157,7 @@ class Scp03Session:
         enc, mac, dek = _copies(static_keys)
         with enc, mac:
             context = bytes(host_challenge) + response[13:21]
-            bits = 8 * len(enc)
-            origins = ((enc, S_ENC), (mac, S_MAC), (mac, S_RMAC))
-            session = [SecretBytes(kdf(key.reveal(), constant, context, bits)) for key, constant in origins]
+            session = [session_key(key, constant, context) for key, constant in ((enc, S_ENC), (mac, S_MAC), (mac, S_RMAC))]
         expected = kdf(session[1].reveal(), CARD_CRYPTOGRAM, context, 64)
         if not hmac.compare_digest(expected, response[21:29]):
             for secret in (*session, dek):
@@ -165,9 +175,7 @@ class Scp03Session:
         self._chain = _cmac(self._mac, self._chain + header)
         return header + self._chain[:MAC_LEN]
 
-    def wrap(
-        self, cla: int, ins: int, p1: int, p2: int, data: BytesLike = b"", le: int | None = None
-    ) -> bytes:
+    def wrap(self, cla: int, ins: int, p1: int, p2: int, data: BytesLike = b"", le: int | None = None) -> bytes:
         """A secured command (Amendment D 6.2.4, 6.2.6). `le` is kept if given (256 and 0 are 00). At level 00 the plain command.
 
         Raises InvalidInput APDU_TOO_LONG beyond 239 bytes with C-DECRYPTION, 247 with C-MAC, 255 plain; Precondition
@@ -192,6 +200,30 @@ class Scp03Session:
         self._chain = _cmac(self._mac, self._chain + secured)
         self._chains.append(self._chain)
         return secured + self._chain[:MAC_LEN] + tail
+
+    def wrap_script(self, apdus: Apdus, row: ByteArray) -> list[bytes]:
+        """Many commands at once, exactly as `wrap` one after another: `apdus` as `engine.personalize.script`, their data in `row`.
+
+        Raises InvalidInput APDU_TOO_LONG, Precondition (CHANNEL_ORDER, CHANNEL_ENDED, SECRET_WIPED, NO_MAC at level 00).
+        """
+        self._require_open()
+        if not self._authenticated or not self.level & C_MAC:
+            why = "commands come after EXTERNAL AUTHENTICATE" if self.level & C_MAC else "commands of level 00 are not secured"
+            raise Precondition("CHANNEL_ORDER", why)
+        counted = apdus.copy()
+        counted["counter"] += np.uint32(len(self._chains))
+        if not self.level & C_DECRYPTION:
+            counted["encrypt"] = 0
+        enc, mac = (np.frombuffer(secret.reveal(), np.uint8).reshape(1, -1) for secret in self._secrets[:2])
+        chain = np.frombuffer(bytearray(self._chain), np.uint8).reshape(1, BLOCK)
+        chains = np.empty((len(apdus), BLOCK), np.uint8)
+        try:
+            secured = cext.scp03_wrap(enc, mac, chain, counted, row.reshape(1, -1), chains=chains)
+        except ValueError as error:
+            raise InvalidInput("APDU_TOO_LONG", f"a command does not fit in a short APDU: {error}") from None
+        self._chain = chain.tobytes()
+        self._chains += [chains[at].tobytes() for at in range(len(chains))]
+        return cut(secured[0], secured_lengths(counted, BLOCK))
 
     def check_response(self, index: int, data: BytesLike, sw: int) -> bytes:
         """Plain data of the response to wrap number `index` (from 0); checked in that order (Amendment D 6.2.5, 6.2.7).

@@ -69,7 +69,5 @@ def answers_of(segment: Segment, slab: bytes) -> list[Answer]:
             raise Corrupt("ANSWER_UNEXPECTED", f"command {index} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
         answers.append(Answer(response[:-2], sw))
     if len(answers) != len(segment.commands):
-        raise Corrupt(
-            "ANSWERS_MISSING", f"{len(answers)} answers to {len(segment.commands)} commands of segment {segment.sequence}"
-        )
+        raise Corrupt("ANSWERS_MISSING", f"{len(answers)} answers to {len(segment.commands)} commands of segment {segment.sequence}")
     return answers

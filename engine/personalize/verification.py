@@ -75,9 +75,7 @@ def of_length(what: str, length: int) -> Callable[[bytes], None]:
 def read_step(read: ReadCheck, material: CardMaterial) -> Step:
     """READ RECORD, or READ BINARY of a transparent file, and the exact content that personalization wrote."""
     what = f"{read.application} file {read.sfi:02X}" + (f" record {read.record}" if read.record else "")
-    command = (
-        bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
-    )
+    command = bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
     return Step(command, equal(what, material.image[read.start : read.end].tobytes()))
 
 
@@ -175,9 +173,7 @@ def external_answer(index: int, key: CardKey, material: CardMaterial, random: by
     return Step(command, equal(f"EXTERNAL AUTHENTICATE {key.label}", b""), key.label)
 
 
-def conversation(
-    compiled: CompiledProfile, material: CardMaterial, challenge: Challenge
-) -> Generator[list[Step], list[Answer], None]:
+def conversation(compiled: CompiledProfile, material: CardMaterial, challenge: Challenge) -> Generator[list[Step], list[Answer], None]:
     """The segments of the verification after the new channel opened: yields steps, is sent their answers, checked by the caller."""
     pending = fixed_steps(compiled, material, challenge)
     for index, key in externals(compiled):

@@ -17,23 +17,27 @@ import numpy as np
 from engine.personalize import verification
 from engine.personalize.columns import Column
 from engine.personalize.image import build_images, derive_keys, image_digest, pin_blocks
+from engine.personalize.scp02 import Scp02Session
 from engine.personalize.scp03 import Scp03Session
+from engine.personalize.script import ByteArray, script_of
+from engine.personalize.securechannel import SecureChannel
 from engine.personalize.segment import Answer, Segment, answers_of
-from engine.profiles.compile import CompiledProfile
+from engine.profiles.compile import CompiledProfile, channel_derivations
 from engine.profiles.model import ChannelKeys
-from keys.custody import Custody, Derivation
+from keys.custody import Custody
 from keys.errors import Corrupt, Denied
-from keys.kcv import kcv
+from keys.kcv import kcv, kcv_array
 from keys.secrets import SecretArray
 
 SW_OK: Final = 0x9000
 GET_CPLC: Final = bytes.fromhex("80CA9F7F00")
-KEY_PURPOSES: Final = ("enc", "mac", "dek")
+# Lengths of an INITIALIZE UPDATE response by the protocol it names (GPCS E.5.1.6; GPC Amendment D 7.1.1.6).
+RESPONSE_LENS: Final = {0x02: (28,), 0x03: (29, 32)}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a chip says of itself in its INITIALIZE UPDATE response (GPC Amendment D 7.1.1.6)."""
+    """What a chip says of itself in its INITIALIZE UPDATE response, in the bytes that SCP02 and SCP03 have in common."""
 
     kdd: bytes
     kvn: int
@@ -49,7 +53,7 @@ class Identity:
 
 
 def initialize_update(kvn: int, host_challenge: bytes) -> bytes:
-    """INITIALIZE UPDATE (GPC Amendment D 7.1.1)."""
+    """INITIALIZE UPDATE (GPCS E.5.1; GPC Amendment D 7.1.1)."""
     return bytes([0x80, 0x50, kvn, 0x00, 0x08]) + host_challenge + b"\x00"
 
 
@@ -67,8 +71,8 @@ def lease_commands(compiled: CompiledProfile, host_challenge: bytes) -> list[byt
 def identity_of(initialize_update_response: bytes, expected_kvn: int) -> Identity:
     """The chip's claim, form checked; Corrupt CHIP_GARBAGE or Denied CHIP_OTHER_KEYS. Proven only by the card cryptogram."""
     response = initialize_update_response
-    if len(response) not in (29, 32) or response[11] != 0x03:
-        raise Corrupt("CHIP_GARBAGE", f"INITIALIZE UPDATE answered {len(response)} bytes that are no SCP03 response")
+    if len(response) < 12 or len(response) not in RESPONSE_LENS.get(response[11], ()):
+        raise Corrupt("CHIP_GARBAGE", f"INITIALIZE UPDATE answered {len(response)} bytes that are no SCP02 or SCP03 response")
     if response[10] != expected_kvn:
         raise Denied("CHIP_OTHER_KEYS", f"the chip has key version {response[10]:02X}, this profile's blanks have {expected_kvn:02X}")
     return Identity(response[:10], response[10])
@@ -76,12 +80,8 @@ def identity_of(initialize_update_response: bytes, expected_kvn: int) -> Identit
 
 def static_keys(custody: Custody, source: ChannelKeys, kdd: bytes) -> SecretArray:
     """ENC, MAC and DEK of one chip, (3, 16), dispersed from a channel master by the chip's KDD."""
-    wanted = [
-        Derivation(key_id=source.master, method=source.method, algorithm="aes", upper_factors=(), parity="none", purpose=purpose)
-        for purpose in KEY_PURPOSES
-    ]
     factor = np.frombuffer(kdd, np.uint8).reshape(1, 10)
-    return custody.derive(wanted, [factor] * 3)
+    return custody.derive(channel_derivations(source), [factor] * 3)
 
 
 class CardInMaking:
@@ -92,9 +92,10 @@ class CardInMaking:
         self.custody = custody
         self.token = token
         self.profile = compiled.loaded.profile
+        self._script = script_of(compiled)
         self.sequence = 0
         self.segment: Segment | None = None
-        self._session: Scp03Session | None = None
+        self._session: SecureChannel | None = None
         self._wrapped = 0
         self._image: SecretArray | None = None
         self._keys: SecretArray | None = None
@@ -114,15 +115,14 @@ class CardInMaking:
         self.identity = identity
         return identity
 
-    def _channel(self, source: ChannelKeys, kdd: bytes, host_challenge: bytes, response: bytes) -> Scp03Session:
+    def _channel(self, source: ChannelKeys, kdd: bytes, host_challenge: bytes, response: bytes) -> SecureChannel:
+        channel = self.profile.channel
+        i, level = int(channel.i, 16), int(channel.level, 16)
         with static_keys(self.custody, source, kdd) as keys:
-            return Scp03Session.open(
-                tuple(keys.array[i, 0] for i in range(3)),
-                host_challenge,
-                response,
-                i=int(self.profile.channel.i, 16),
-                level=int(self.profile.channel.level, 16),
-            )
+            three = tuple(keys.array[at, 0] for at in range(3))
+            if channel.protocol == "scp02":
+                return Scp02Session.open(three, host_challenge, response, i, level, aid=bytes.fromhex(self.profile.chip.isd_aid))
+            return Scp03Session.open(three, host_challenge, response, i=i, level=level)
 
     def prepare(self, columns: Mapping[str, Column]) -> bytes:
         """Builds the card's image and issuer keys just in time; returns the image's keyed digest (32 bytes) for INTENT."""
@@ -138,41 +138,30 @@ class CardInMaking:
     def personalization(self) -> Segment:
         """The whole personalization as one segment: EXTERNAL AUTHENTICATE to the first command of the new channel."""
         session, image, issuer = self._ready()
-        stream = self._encrypted_image(session, image)
-        commands = [session.external_authenticate()]
-        for applet in self.compiled.applets:
-            target = b"\x00\x00" + bytes([len(applet.aid)]) + applet.aid + b"\x00\x00\x00"
-            commands.append(session.wrap(0x80, 0xE6, 0x20, 0x00, target, None))
-            commands += [session.wrap(0x80, 0xE2, c.p1, c.p2, stream[c.start : c.end], None) for c in applet.commands]
-        commands.append(session.wrap(0x80, 0xD8, int(self.profile.channel.transport.kvn, 16), 0x81, self._put_key(session, issuer), None))
-        commands.append(session.wrap(0x80, 0xF0, 0x80, 0x0F, b"", None))
+        commands = [session.external_authenticate(), *session.wrap_script(self._script.apdus, self._row(session, image, issuer))]
         self._wrapped = len(commands)
         commands += self._reopen_commands()
         return self._emit(commands, journal_answers=True)
 
-    def _encrypted_image(self, session: Scp03Session, image: SecretArray) -> bytes:
-        """The image with every secret span under the static DEK (AES-CBC, zero IV, each span on its own)."""
-        row = image.array[0].copy()
-        try:
-            single = np.array([offset for offset, length in self.compiled.spans if length == 16], np.intp)
-            places = single[:, None] + np.arange(16)
-            if len(single):
-                # with a zero IV, CBC over one block is the bare block: all of them in one call
-                row[places] = np.frombuffer(session.dek_encrypt_blocks(row[places].tobytes()), np.uint8).reshape(-1, 16)
-            for offset, length in self.compiled.spans:
-                if length != 16:
-                    row[offset : offset + length] = np.frombuffer(session.dek_encrypt(row[offset : offset + length].tobytes()), np.uint8)
-            return bytes(row)
-        finally:
-            row[:] = 0
-
-    def _put_key(self, session: Scp03Session, issuer: SecretArray) -> bytes:
-        """PUT KEY data for the issuer's three AES keys (GPC Amendment D 7.2): 88, lengths, cryptogram, check value."""
-        data = bytearray([int(self.profile.channel.issuer.kvn, 16)])
-        for i in range(3):
-            key = issuer.array[i, 0]
-            data += b"\x88\x11\x10" + session.dek_encrypt(key.tobytes()) + b"\x03" + kcv("aes", key, "one-block")
-        return bytes(data)
+    def _row(self, session: SecureChannel, image: SecretArray, issuer: SecretArray) -> ByteArray:
+        """The script's data for this card: every secret span of the image, and the issuer's keys, under the DEK, each on its own."""
+        script, source = self._script, self.profile.channel.issuer
+        count = len(script.single)
+        with SecretArray(script.rows(image.array)) as secrets, SecretArray.empty((count + 3, 16)) as clear:
+            row = secrets.array[0]
+            # keys on their own, nearly all of the spans, and the issuer's: all of them in one call
+            script.gather(row, clear.array[:count])
+            clear.array[count:] = issuer.array[:, 0]
+            hidden = np.frombuffer(session.dek_encrypt_blocks(clear.array.data.cast("B")), np.uint8).reshape(-1, 16)
+            row[script.single] = hidden[:count]
+            for offset, length in script.longer:
+                row[offset : offset + length] = np.frombuffer(session.dek_encrypt(row[offset : offset + length].data), np.uint8)
+            kcvs = kcv_array(source.algorithm, clear.array[count:])
+            for i in range(3):
+                row[script.keys_at[i] : script.keys_at[i] + 16] = hidden[count + i]
+                row[script.kcvs_at[i] : script.kcvs_at[i] + 3] = kcvs[i]
+            hidden_row: ByteArray = row.copy()
+            return hidden_row
 
     def _reopen_commands(self) -> list[bytes]:
         self._proof_challenge = os.urandom(8)
@@ -187,14 +176,14 @@ class CardInMaking:
         return self._emit(self._reopen_commands(), journal_answers=False)
 
     def accept_personalization(self, slab: bytes) -> None:
-        """Checks every answer and response MAC of the personalization, and PUT KEY's echo of version and check values."""
+        """Checks every answer, its response MAC where the channel has one, and PUT KEY's echo of version and check values."""
         session, _, issuer = self._ready()
         answers = answers_of(self._segment(), slab)
         for index in range(1, self._wrapped):
             data = session.check_response(index - 1, answers[index].data, answers[index].sw)
             if index == self._wrapped - 2:
-                expected = bytes([int(self.profile.channel.issuer.kvn, 16)])
-                expected += b"".join(kcv("aes", issuer.array[i, 0], "one-block") for i in range(3))
+                source = self.profile.channel.issuer
+                expected = bytes([int(source.kvn, 16)]) + b"".join(kcv(source.algorithm, issuer.array[i, 0]) for i in range(3))
                 verification.equal("PUT KEY", expected)(data)
         self._close_session()
 
@@ -288,7 +277,7 @@ class CardInMaking:
             raise Corrupt("SEQUENCE", "no chip was presented")
         return self.identity
 
-    def _ready(self) -> tuple[Scp03Session, SecretArray, SecretArray]:
+    def _ready(self) -> tuple[SecureChannel, SecretArray, SecretArray]:
         if self._session is None or self._image is None or self._issuer is None:
             raise Corrupt("SEQUENCE", "the card was not prepared")
         return self._session, self._image, self._issuer

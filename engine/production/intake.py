@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 from engine.ledger import lines
 from engine.ledger.store import Ledger
 from engine.ledger.tx import Tx
+from engine.orders.parquet import csv_of, is_parquet
 from engine.orders.pii import JobSeal
 from engine.orders.reading import Batch, read_orders
 from engine.orders.records import encode_records
@@ -81,14 +83,37 @@ def take_in(ledger: Ledger, upload: Upload, hash_key: SecretBytes) -> Taken:
         people, numbers = ledger.read(lambda conn: lines.issued(conn, person_hashes, card_hashes))
         return people, {card: person for card, (person, _) in numbers.items()}
 
-    with (
-        SpoolReader(upload.writer.path, upload.data_key.reveal()) as reader,
-        JobSeal(upload.data_key.reveal(), upload.job_id) as seal,
-    ):
+    with _text(upload) as reader, JobSeal(upload.data_key.reveal(), upload.job_id) as seal:
         source = OrderSource(reader, encoding=upload.encoding)
         for batch in read_orders(source, Rules(), hash_key.reveal(), issued):
             _store(ledger, upload.job_id, seal, batch)
     return Taken(source.encoding, source.notes)
+
+
+@contextmanager
+def _text(upload: Upload) -> Iterator[SpoolReader]:
+    """The spooled order file as CSV text; a Parquet file is rewritten into a second spool, which is gone afterwards.
+
+    Raises InvalidInput ORDERS_PARQUET; ORDERS_ENCODING where another encoding than UTF-8 was named for a Parquet file.
+    """
+    key = upload.data_key.reveal()
+    with SpoolReader(upload.writer.path, key) as reader:
+        if not is_parquet(reader):
+            yield reader
+            return
+        if upload.encoding not in (None, "utf-8"):
+            raise InvalidInput("ORDERS_ENCODING", f"text in a Parquet file is always UTF-8, not {upload.encoding}")
+        path = upload.writer.path.with_suffix(".csv.spool")
+        path.unlink(missing_ok=True)
+        with SpoolWriter(path, key) as writer:
+            for chunk in csv_of(reader):
+                writer.write(chunk)
+            writer.finish()
+    try:
+        with SpoolReader(path, key) as text:
+            yield text
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _store(ledger: Ledger, job_id: str, seal: JobSeal, batch: Batch) -> None:

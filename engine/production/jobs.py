@@ -16,6 +16,7 @@ import structlog
 from engine.ledger import jobs, lines, serials
 from engine.ledger.states import JOB_ENDED, AttemptState, JobState, LineState
 from engine.ledger.tx import Tx
+from engine.personalize.witness import prove_derivations
 from engine.production import intake, reports
 from engine.production.context import Context
 from engine.production.line import Line
@@ -47,6 +48,7 @@ class JobDesk:
             if job.state is JobState.RUNNING:
                 try:
                     self._context.profile_of(job.profile, job.profile_hash)
+                    await self._prove(job)
                     await self._line.job_running(job)
                 except CitycardError as error:
                     # one job that cannot go on must not keep every other one from being made
@@ -156,11 +158,17 @@ class JobDesk:
             counts = await self._ledger.aread(lambda conn: jobs.counts(conn, job_id))
             if counts.accepted == 0:
                 raise Precondition("JOB_EMPTY", f"no line of job {job_id} was accepted: see its rejects, mend the file, submit it again")
+        await self._prove(job)
         change = await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.RUNNING))
         if change.job.state is JobState.RUNNING:
             self._stuck.pop(job_id, None)
             await self._line.job_running(change.job)
         return await self.view(job_id)
+
+    async def _prove(self, job: jobs.JobRow) -> None:
+        """The derivation witness: no job runs on keys that a second way of making them does not confirm. Corrupt DERIVATION_WITNESS."""
+        compiled = self._context.compiled_for(job.profile, 19)
+        await asyncio.to_thread(prove_derivations, compiled, self._context.custody)
 
     async def pause(self, job_id: str) -> JobView:
         """No new INTENT; what was leased goes back; cards being made are finished."""

@@ -15,6 +15,7 @@ from engine.profiles.fields import PAN_DIGITS, byte_length, items_of, widths
 from engine.profiles.model import (
     Algorithm,
     Application,
+    ChannelKeys,
     GenerateAc,
     KeyEntry,
     KeySet,
@@ -27,13 +28,14 @@ from engine.profiles.plan import Run, TextFill, TextPlan, plan_runs, plan_texts
 from keys.custody import Derivation
 from keys.errors import InvalidInput
 
-# Short APDUs: 255 less pad80 to 16 and the 8-byte C-MAC (GPC Amendment D, S8 mode).
+# Short APDUs: 255 less the 8-byte C-MAC and pad80, to 16 with SCP03 in S8 mode, to 8 with SCP02: the same.
 MAX_PLAIN: Final = 239
 # P2 numbers the STORE DATA commands of one application (GPC 2.3.1, 11.11).
 MAX_BLOCKS: Final = 256
 # Le 00 in a short APDU.
 MAX_READ: Final = 256
 FILE_TYPES: Final = {"transparent": 1, "linear": 2, "cyclic": 4}
+PIN_PADDING: Final = {"scp02": "", "scp03": "8000000000000000"}
 # Files of the e-purse that T-Union personalization writes whole (JT/T 978): DGI -> short file identifier.
 PURSE_FILES: Final = {"B001": 0x15, "B002": 0x16, "B003": 0x17}
 
@@ -311,8 +313,9 @@ class _Compiler:
             first, entries = self._keyset(application, part.kcvs)
             return _Value(bytearray(3 * len(entries)), kcvs=[(3 * i, first + i) for i in range(len(entries))])
         if part.pin_block:
-            # pad80 of the 8-byte PIN block, since the AES DEK works on 16 bytes
-            return _Value(bytearray(8) + bytearray.fromhex("8000000000000000"), pins=[0], spans=[(0, 16)])
+            # a DES key takes the 8-byte PIN block as it is (EMV CPS 3.2.7); an AES key works on 16 bytes: pad80
+            padding = bytes.fromhex(PIN_PADDING[self.profile.channel.protocol])
+            return _Value(bytearray(8) + padding, pins=[0], spans=[(0, 8 + len(padding))])
         length, items = byte_length(part, self.known), tuple(items_of(part))
         full = part.length is None or len(items) > 1
         return _Value(bytearray(length), texts=[TextFill(0, length, items, part.codec or "raw", full)])
@@ -367,6 +370,14 @@ def pack(blocks: list[tuple[bool, int, int]]) -> list[Command]:
 def derivation_of(key: CardKey) -> Derivation:
     """What the custody is asked for. EMV option A and B are a dispersion by Y, so `pboc`."""
     return Derivation(key.master_id, "pboc", key.algorithm, key.upper_factors, key.parity)
+
+
+def channel_derivations(source: ChannelKeys) -> list[Derivation]:
+    """ENC, MAC and DEK of a chip, from a channel master by the chip's KDD."""
+    return [
+        Derivation(key_id=source.master, method=source.method, algorithm=source.algorithm, purpose=purpose)
+        for purpose in ("enc", "mac", "dek")
+    ]
 
 
 def compile_profile(loaded: LoadedProfile, pan_digits: int = 19) -> CompiledProfile:

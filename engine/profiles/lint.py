@@ -20,15 +20,19 @@ from keys.errors import CitycardError, InvalidInput
 
 __all__ = ["Finding", "lint", "require_clean"]
 
-# Which security levels an SCP03 card allows, by its "i" parameter (GPC Amendment D).
+# Which security levels a card allows, by protocol and "i" parameter (GPCS annex E, Amendment D).
 LEVELS: Final = {
-    "00": ("01", "03"),
-    "10": ("01", "03"),
-    "20": ("01", "03", "11", "13"),
-    "30": ("01", "03", "11", "13"),
-    "60": ("01", "03", "11", "13", "33"),
-    "70": ("01", "03", "11", "13", "33"),
+    ("scp02", "15"): ("01", "03"),
+    ("scp02", "55"): ("01", "03"),
+    ("scp03", "00"): ("01", "03"),
+    ("scp03", "10"): ("01", "03"),
+    ("scp03", "20"): ("01", "03", "11", "13"),
+    ("scp03", "30"): ("01", "03", "11", "13"),
+    ("scp03", "60"): ("01", "03", "11", "13", "33"),
+    ("scp03", "70"): ("01", "03", "11", "13", "33"),
 }
+# Ciphers of the static keys a protocol works with.
+CHANNEL_ALGORITHM: Final = {"scp02": "3des", "scp03": "aes"}
 CARD_FACTORS: Final = ("chip-serial", "pan-psn")
 # Which purposes a key must have to be proven so.
 PROOF_PURPOSES: Final = {
@@ -65,13 +69,15 @@ def _header(profile: Profile) -> Iterator[Finding]:
         yield error("no-applications", "applications", "a card without applications has nothing to personalize")
     if not 5 <= len(profile.chip.isd_aid) // 2 <= 16:
         yield error("aid-length", "chip.isd_aid", "an AID has 5 to 16 bytes (ISO 7816-4)")
-    i = int(profile.channel.i, 16)
-    if i & 1:
+    channel = profile.channel
+    if channel.protocol == "scp03" and int(channel.i, 16) & 1:
         yield error("channel-s16", "channel.i", "S16 mode is not supported: cards in the field answer S8")
-    elif profile.channel.level not in LEVELS.get(profile.channel.i, ()):
-        yield Finding(
-            "error", "channel-level", "channel.level", f"level {profile.channel.level} is not possible with i={profile.channel.i}"
-        )
+    elif channel.level not in LEVELS.get((channel.protocol, channel.i), ()):
+        message = f"level {channel.level} is not possible with {channel.protocol} i={channel.i}"
+        yield error("channel-level", "channel.level", message)
+    for name, source in (("transport", channel.transport), ("issuer", channel.issuer)):
+        if source.algorithm != CHANNEL_ALGORITHM[channel.protocol]:
+            yield error("channel-method", f"channel.{name}.method", f"{source.method} gives no keys for {channel.protocol}")
     if profile.channel.transport.kvn == profile.channel.issuer.kvn:
         yield error("channel-kvn", "channel.issuer.kvn", "issuer keys need another version than the maker's transport keys")
     if profile.channel.transport.master == profile.channel.issuer.master:

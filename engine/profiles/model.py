@@ -7,9 +7,10 @@ Hex is text with an upper-case pattern, never a `bytes` field: msgspec decodes t
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -157,13 +158,18 @@ class ChannelKeys(Strict, frozen=True, kw_only=True):
 
     kvn: HexByte
     master: str
-    method: Literal["gp-kdf3"]
+    method: Literal["gp-kdf3", "gp-emv", "gp-visa2"]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Cipher of the master and of the card's keys, which the method decides."""
+        return "aes" if self.method == "gp-kdf3" else "3des"
 
 
 class Channel(Strict, frozen=True, kw_only=True):
     """The secure channel and what becomes of its keys."""
 
-    protocol: Literal["scp03"]
+    protocol: Literal["scp02", "scp03"]
     i: HexByte
     level: Literal["01", "03", "11", "13", "33"]
     transport: ChannelKeys
@@ -224,7 +230,7 @@ class Profile(Strict, frozen=True, kw_only=True):
 
 
 class LoadedProfile(msgspec.Struct, frozen=True):
-    """A profile with the digest of the very bytes it was read from."""
+    """A profile with the digest of the very bytes it was read from, those of the profile it extends included."""
 
     profile: Profile
     sha256: str
@@ -234,10 +240,17 @@ class LoadedProfile(msgspec.Struct, frozen=True):
 SHIPPED = Path(__file__).parent / "data"
 
 
-def parse(text: bytes, where: str) -> Profile:
-    """Decodes a profile; InvalidInput PROFILE_INVALID names the place in the file."""
+def parse(text: bytes, where: str, base: bytes | None = None) -> Profile:
+    """Decodes a profile; InvalidInput PROFILE_INVALID names the place in the file.
+
+    With `base`, the text of the profile that `extends` names, what the file says replaces the base's at the top of the file, and its
+    assumptions come after the base's.
+    """
     try:
-        return msgspec.toml.decode(text, type=Profile)
+        values = tomllib.loads(text.decode())
+        if base is not None:
+            values = _extended(tomllib.loads(base.decode()), values)
+        return msgspec.convert(values, Profile)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise InvalidInput("PROFILE_INVALID", f"{where}: {error}") from None
     except RecursionError:
@@ -253,7 +266,30 @@ def load(name_or_path: str) -> LoadedProfile:
         text = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise NotFound("PROFILE_UNREADABLE", f"profile file {path}: {getattr(error, 'strerror', None) or error}") from None
-    return LoadedProfile(profile=parse(text, str(path.name)), sha256=hashlib.sha256(text).hexdigest().upper(), path=path)
+    base = _base_of(text)
+    digest = hashlib.sha256(text + (base or b"")).hexdigest().upper()
+    return LoadedProfile(profile=parse(text, str(path.name), base), sha256=digest, path=path)
+
+
+def _base_of(text: bytes) -> bytes | None:
+    """The text of the shipped profile that this one extends. What cannot be read here is for `parse` to report."""
+    try:
+        name = tomllib.loads(text.decode()).get("extends")
+    except (ValueError, RecursionError):
+        return None
+    if name is None:
+        return None
+    if name not in shipped():
+        raise NotFound("PROFILE_UNKNOWN", f"extends: no profile is called {name!r}; there are: {', '.join(shipped())}")
+    return (SHIPPED / f"{name}.toml").read_bytes()
+
+
+def _extended(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in values.items() if name != "extends"}
+    said = own.get("assumptions", [])
+    if isinstance(said, list):  # anything else is for the model to refuse
+        own["assumptions"] = [*base.get("assumptions", []), *said]
+    return base | own
 
 
 def shipped() -> list[str]:

@@ -36,6 +36,7 @@ from engine.rpc.jobs import JobService
 from engine.rpc.local import LEDGER_FILE, DataLock, check_bind
 from engine.rpc.stations import StationService
 from engine.rpc.stock import StockService
+from keys import memory
 from keys.custody import Custody
 from keys.errors import Unavailable
 
@@ -120,7 +121,9 @@ async def _serve_until_told(ledger: Ledger, custody: Custody, data: Path, bind: 
         loop.add_signal_handler(number, stop.set)
     sweeper = asyncio.create_task(served.line.sweep_forever(served.say_health))
     ready(served.port)
-    log.info("serving", port=served.port, data=str(data), pid=os.getpid())
+    if shortfall := memory.shortfall():
+        log.warning("keys are not locked in memory", why=shortfall)
+    log.info("serving", port=served.port, data=str(data), pid=os.getpid(), key_memory="unlocked" if shortfall else "locked")
     await stop.wait()
     log.info("draining", in_flight=served.line.in_flight())
     await served.health.enter_graceful_shutdown()

@@ -1,7 +1,8 @@
 """What the maker puts into a blank: identity, transport keys diversified from the KMC, applet instances.
 
-The static transport keys are gp-kdf3(KMC, KDD): SP 800-108 counter mode with AES-CMAC, i || 00 00 00 k || 00 || KDD for
-k = 01 ENC, 02 MAC, 03 DEK.
+The static transport keys descend from the KMC by the KDD, for k = 01 ENC, 02 MAC, 03 DEK. Chips with SCP03 have gp-kdf3: SP 800-108
+counter mode with AES-CMAC, i || 00 00 00 k || 00 || KDD. Chips with SCP02 have those of EMV CPS: 3DES over the last six bytes of the
+KDD || F0 k and the same || 0F k.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from engine.virtual.crypto import cmac
+from engine.virtual.crypto import TDES, cmac, ecb
 from engine.virtual.faults import Faults
 from engine.virtual.nvm import Nvm
+from engine.virtual.scp02_card import Scp02
+from engine.virtual.scp03_card import Scp03
 from engine.virtual.security_domain import INITIALIZED, SECURED
 
 # GlobalPlatform's well-known test key. A chip made with it is a TEST chip and nothing else.
 TEST_KMC = bytes.fromhex("404142434445464748494A4B4C4D4E4F")
 ISD_AID = bytes.fromhex("A000000151000000")
 CHIP_TYPE = b"ZZC01"
+# The same chip with an operating system that does SCP02 instead of SCP03.
+CHIP_TYPE_SCP02 = b"ZZC02"
 TRANSPORT_KVN = 0x30
 MAX_FAILURES = 10
 # Kind and instance AID, in the order in which SELECT looks through them.
@@ -36,6 +41,12 @@ _PERSONALIZED = 1
 def kdf3(kmc: bytes, kdd: bytes) -> bytes:
     """ENC || MAC || DEK, 48 bytes, of the chip with this KDD (10 bytes)."""
     return b"".join(cmac(kmc, bytes((1, 0, 0, 0, k, 0)) + kdd) for k in (1, 2, 3))
+
+
+def cps(kmc: bytes, kdd: bytes) -> bytes:
+    """ENC || MAC || DEK, 48 bytes, of a chip with SCP02 (EMV CPS 4.1)."""
+    six = kdd[-6:]
+    return b"".join(ecb(TDES, kmc, six + bytes((0xF0, k)) + six + bytes((0x0F, k))) for k in (1, 2, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,8 @@ class Birth:
     def write(self, nvm: Nvm, faults: Faults | None) -> None:
         """Fills an empty memory and makes it durable in one record."""
         given = faults or Faults()
-        keys, kvn, state = kdf3(self.kmc, self.kdd), self.kvn, INITIALIZED
+        with_scp02 = self.chip_type == CHIP_TYPE_SCP02
+        keys, kvn, state = (cps if with_scp02 else kdf3)(self.kmc, self.kdd), self.kvn, INITIALIZED
         personalized = {bytes.fromhex(aid) for aid in given.personalized_applets}
         if given.already_personalized:
             keys, kvn, state = bytes(byte ^ 0xA5 for byte in keys), _OTHER_ISSUER_KVN, SECURED
@@ -71,6 +83,7 @@ class Birth:
         nvm.put("serial", self.serial)
         nvm.put("chip_type", self.chip_type)
         nvm.put("isd.aid", self.isd_aid)
+        nvm.put("isd.scp", Scp02.number if with_scp02 else Scp03.number)
         nvm.put("isd.state", state)
         nvm.put("isd.max_failures", self.max_failures)
         nvm.put("isd.kvns", bytes((kvn,)))

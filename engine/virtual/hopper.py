@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.virtual.birth import TEST_KMC
+from engine.virtual.birth import CHIP_TYPE, TEST_KMC
 from engine.virtual.chip import VirtualChip
 from engine.virtual.factory import make_blanks, open_chip
 from engine.virtual.faults import GOOD_PLAN, Faults, Plan
@@ -127,7 +127,7 @@ class Feeder:
     def __init__(self, hopper: Hopper) -> None:
         self._hopper = hopper
 
-    def load(self, lot: bytes, serials: Iterable[int | bytes], *, kmc: bytes = TEST_KMC) -> list[str]:
+    def load(self, lot: bytes, serials: Iterable[int | bytes], *, kmc: bytes = TEST_KMC, chip_type: bytes = CHIP_TYPE) -> list[str]:
         """Puts blanks of a lot into the magazine, in this order; gives their chip ids. Conflict PIECE_TWICE."""
         numbers = [int.from_bytes(serial, "big") if isinstance(serial, bytes) else serial for serial in serials]
         runs = list(_runs(numbers))
@@ -139,7 +139,7 @@ class Feeder:
                 if state.place(chip_id) not in (None, _HAND):
                     raise Conflict("PIECE_TWICE", f"{self._hopper.directory.name}: chip {chip_id} is here already")
             for first, count in runs:
-                make_blanks(self._hopper.chips_dir, lot, first, count, kmc=kmc)
+                make_blanks(self._hopper.chips_dir, lot, first, count, kmc=kmc, chip_type=chip_type)
             self._hopper.move(_MAGAZINE, chips)
         return chips
 

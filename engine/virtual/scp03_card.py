@@ -8,16 +8,14 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from engine.virtual.crypto import cbc_decrypt, cbc_encrypt, cmac, pad80, same, unpad80
+from engine.virtual.channel import C_DECRYPTION, R_ENCRYPTION, R_MAC, SW_SECURITY, StaticKeys
+from engine.virtual.crypto import AES, cbc_decrypt, cbc_encrypt, cmac, pad80, same, unpad80
+from engine.virtual.nvm import Nvm
 from engine.virtual.wire import Command, Refused
 
 # Amendment D 4.1.5, data derivation constants.
 _CARD_CRYPTOGRAM, _HOST_CRYPTOGRAM, _CARD_CHALLENGE = 0x00, 0x01, 0x02
 _S_ENC, _S_MAC, _S_RMAC = 0x04, 0x06, 0x07
-
-C_MAC, C_DECRYPTION, R_MAC, R_ENCRYPTION = 0x01, 0x02, 0x10, 0x20
-LEVELS = frozenset((0x00, 0x01, 0x03, 0x11, 0x13, 0x33))
-SW_SECURITY = 0x6982
 
 
 def kdf(key: bytes, constant: int, context: bytes, bits: int) -> bytes:
@@ -90,8 +88,35 @@ class CardChannel:
         return data + mac.finalize()[:8]
 
     def decrypt_span(self, span: bytes) -> bytes:
-        """A sensitive span under the static DEK: CBC, zero IV, no padding (Amendment D 6.2.8)."""
+        """Under the static DEK: CBC, zero IV, no padding (Amendment D 6.2.8). Refused 6A80 unless whole blocks."""
+        if not span or len(span) % 16:
+            raise Refused(0x6A80)
         return cbc_decrypt("aes", self.dek, bytes(16), span)
 
     def _icv(self, first: int) -> bytes:
         return self._s_enc_ecb.update(bytes((first,)) + self._counter.to_bytes(15, "big"))
+
+
+class Scp03:
+    """See `Scp`. One counter for all key versions, which goes up with each INITIALIZE UPDATE."""
+
+    number = 0x03
+    option = 0x70
+    levels = frozenset((0x00, 0x01, 0x03, 0x11, 0x13, 0x33))
+    key_type = 0x88
+    algorithm = AES
+
+    def begin(self, nvm: Nvm, kvn: int, keys: StaticKeys, host_challenge: bytes, aid: bytes) -> tuple[CardChannel, bytes]:  # noqa: ARG002
+        sequence = nvm.get_int("isd.seq") + 1
+        if sequence > 0xFFFFFF:
+            raise Refused(0x6985)
+        nvm.put("isd.seq", sequence)
+        challenge = card_challenge(keys[0], sequence, aid)
+        channel = CardChannel(*keys, host_challenge, challenge)
+        return channel, bytes((0x03, self.option)) + challenge + channel.card_cryptogram + sequence.to_bytes(3, "big")
+
+    def authenticated(self, nvm: Nvm, kvn: int) -> None:
+        """Nothing: the counter went up before."""
+
+    def sequence(self, nvm: Nvm, kvn: int) -> bytes:  # noqa: ARG002
+        return nvm.get_int("isd.seq").to_bytes(3, "big")

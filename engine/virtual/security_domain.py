@@ -1,6 +1,7 @@
 """The issuer security domain: keys, secure channel, personalization of applets, key change, life cycle.
 
-GlobalPlatform Card Specification v2.3.1 clause 11 and Amendment D, in the parts a personalization bureau uses. The blank is
+GlobalPlatform Card Specification v2.3.1 clause 11, annex E and Amendment D, in the parts a personalization bureau uses. A chip does
+SCP02 or SCP03, not both. The blank is
 INITIALIZED with the maker's transport keys; the bureau replaces them and sets it SECURED.
 """
 
@@ -10,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from engine.virtual import identity
-from engine.virtual.crypto import AES, kcv, same
+from engine.virtual.channel import C_MAC, Channel, Scp
 from engine.virtual.faults import Faults
 from engine.virtual.nvm import Nvm
-from engine.virtual.scp03_card import C_MAC, LEVELS, CardChannel, card_challenge
+from engine.virtual.put_key import read_key_blocks
+from engine.virtual.scp02_card import Scp02
+from engine.virtual.scp03_card import Scp03
 from engine.virtual.store_data import StoreData
 from engine.virtual.wire import Command, Refused, tlv
 
@@ -56,7 +59,8 @@ class SecurityDomain:
         self._faults = faults
         self.aid = nvm.get_bytes("isd.aid") or b""
         self._kdd = (nvm.get_bytes("lot") or b"") + (nvm.get_bytes("serial") or b"")
-        self._channel: CardChannel | None = None
+        self._scp: Scp = Scp02() if nvm.get_int("isd.scp", 3) == Scp02.number else Scp03()
+        self._channel: Channel | None = None
         self._open = False
         self._kvn = 0
         self._store: StoreData | None = None
@@ -79,7 +83,7 @@ class SecurityDomain:
 
     def select(self) -> bytes:
         self.close()
-        return identity.isd_fci(self.aid)
+        return identity.isd_fci(self.aid, self._scp.number, self._scp.option)
 
     def process(self, command: Command) -> tuple[bytes, int]:
         """One command, plain or in the channel. Raises Refused for every status word that changes nothing."""
@@ -118,15 +122,8 @@ class SecurityDomain:
             raise Refused(0x6A88)
         self._kvn = kvn
         self._refuse_blocked(kvn)
-        sequence = self._nvm.get_int("isd.seq") + 1
-        if sequence > 0xFFFFFF:
-            raise Refused(0x6985)
-        self._nvm.put("isd.seq", sequence)
-        enc, mac, dek = self._keys(kvn)
-        challenge = card_challenge(enc, sequence, self.aid)
-        self._channel = CardChannel(enc, mac, dek, command.data, challenge)
-        answer = self._kdd + bytes((kvn, 0x03, 0x70)) + challenge + self._channel.card_cryptogram + sequence.to_bytes(3, "big")
-        return answer, 0x9000
+        self._channel, answer = self._scp.begin(self._nvm, kvn, self._keys(kvn), command.data, self.aid)
+        return self._kdd + bytes((kvn,)) + answer, 0x9000
 
     def _external_authenticate(self, command: Command) -> tuple[bytes, int]:
         channel, self._channel = self._channel, None
@@ -136,7 +133,7 @@ class SecurityDomain:
             raise Refused(0x6985)
         if not command.cla & 0x04:
             raise Refused(0x6982)
-        if command.p1 not in LEVELS or command.p2:
+        if command.p1 not in self._scp.levels or command.p2:
             raise Refused(0x6A86)
         if len(command.data) != 16:
             raise Refused(0x6700)
@@ -151,6 +148,7 @@ class SecurityDomain:
             return b"", wrong
         if self._nvm.get_int(failures):
             self._nvm.put(failures, 0)
+        self._scp.authenticated(self._nvm, self._kvn)
         channel.level = command.p1
         self._channel = channel
         self._open = True
@@ -180,7 +178,7 @@ class SecurityDomain:
             raise Refused(0x6E00)
         return handler(command)
 
-    def _need_channel(self) -> CardChannel:
+    def _need_channel(self) -> Channel:
         if not self._open or self._channel is None:
             raise Refused(0x6982)
         return self._channel
@@ -192,7 +190,11 @@ class SecurityDomain:
             lot, serial = nvm.get_bytes("lot") or b"", nvm.get_bytes("serial") or b""
             return tlv(0x9F7F, identity.cplc(lot, serial)), 0x9000
         if tag in (0x00E0, 0x0066):
-            value = identity.key_information(self._key_versions()) if tag == 0x00E0 else identity.recognition_data()
+            value = (
+                identity.key_information(self._key_versions(), self._scp.key_type)
+                if tag == 0x00E0
+                else identity.recognition_data(self._scp.number, self._scp.option)
+            )
             # ISO/IEC 7816-4 GET DATA (CLA 00) answers with the content of a template, GlobalPlatform's (CLA 80) with the
             # whole data object. Clients rely on one or the other.
             return (value if command.cla == 0x00 else tlv(tag, value)), 0x9000
@@ -201,7 +203,7 @@ class SecurityDomain:
         if tag == 0x0045:
             return tlv(0x45, self._kdd), 0x9000
         if tag == 0x00C1:
-            return tlv(0xC1, nvm.get_int("isd.seq").to_bytes(3, "big")), 0x9000
+            return tlv(0xC1, self._scp.sequence(nvm, self._key_versions()[0])), 0x9000
         raise Refused(0x6A88)
 
     def _get_status(self, command: Command) -> tuple[bytes, int]:
@@ -257,7 +259,7 @@ class SecurityDomain:
         return b"", 0x9000
 
     def _put_key(self, command: Command) -> tuple[bytes, int]:
-        """PUT KEY of a whole SCP03 key set (GPCS 11.8, Amendment D 7.2): key ids 1 to 3."""
+        """PUT KEY of a whole secure channel key set (GPCS 11.8, Amendment D 7.2): key ids 1 to 3."""
         channel = self._need_channel()
         if command.p2 != 0x81 or command.p1 > 0x7F:
             raise Refused(0x6A86)
@@ -269,11 +271,11 @@ class SecurityDomain:
             raise Refused(0x6A88)
         if not 0x01 <= new <= 0x7F or (new != old and new in versions):
             raise Refused(0x6A80)
-        keys, check_values = _read_key_blocks(command.data[1:], channel)
+        keys, check_values = read_key_blocks(command.data[1:], channel, self._scp)
         if old:
             versions[versions.index(old)] = new
-            self._nvm.put(f"isd.keys.{old:02X}", None)
-            self._nvm.put(f"isd.failures.{old:02X}", None)
+            for what in ("keys", "failures", "seq"):
+                self._nvm.put(f"isd.{what}.{old:02X}", None)
         else:
             versions.append(new)
         self._nvm.put("isd.kvns", bytes(versions))
@@ -295,32 +297,3 @@ class SecurityDomain:
         """LOAD and DELETE exist, but this chip's content is fixed by its maker."""
         self._need_channel()
         raise Refused(0x6985 if command.ins == 0xE4 else 0x6A81)
-
-
-def _read_key_blocks(data: bytes, channel: CardChannel) -> tuple[bytes, bytes]:
-    """Three AES-128 key blocks: clear keys (48 bytes) and their KCVs (9 bytes); Refused 6A80 for a wrong form or KCV.
-
-    `88 11 10 cryptogram 03 kcv` is Amendment D 7.2.1; some hosts leave the inner length out and send `88 10 cryptogram 03 kcv`,
-    and real cards take both.
-    """
-    keys, check_values = b"", b""
-    at = 0
-    for _ in range(3):
-        if data[at : at + 3] == b"\x88\x11\x10":
-            at += 3
-        elif data[at : at + 2] == b"\x88\x10":
-            at += 2
-        else:
-            raise Refused(0x6A80)
-        cryptogram, length, check = data[at : at + 16], data[at + 16 : at + 17], data[at + 17 : at + 20]
-        if length != b"\x03" or len(check) != 3:
-            raise Refused(0x6A80)
-        key = channel.decrypt_span(cryptogram)
-        if not same(kcv(AES, key), check):
-            raise Refused(0x6A80)
-        keys += key
-        check_values += check
-        at += 20
-    if at != len(data):
-        raise Refused(0x6A80)
-    return keys, check_values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.virtual.scp03_card import CardChannel
+from engine.virtual.channel import Channel
 from engine.virtual.wire import Refused
 
 LAST_BLOCK, ENCRYPTED = 0x80, 0x60
@@ -31,7 +31,7 @@ class Target(Protocol):
 class StoreData:
     """The run of STORE DATA commands of one application, from INSTALL [for personalization] to the last block."""
 
-    def __init__(self, target: Target, channel: CardChannel) -> None:
+    def __init__(self, target: Target, channel: Channel) -> None:
         self._target = target
         self._channel = channel
         self._next_block = 0
@@ -70,7 +70,7 @@ class StoreData:
                 raise Refused(0x6A80)
             clear = bytearray(value)
             for start, end in self._target.spans(dgi, value):
-                if end > len(value) or (end - start) % 16:
+                if end > len(value):
                     raise Refused(0x6A80)
                 clear[start:end] = self._channel.decrypt_span(value[start:end])
             value = bytes(clear)

@@ -14,12 +14,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+import cext
 from keys import diversify
 from keys.algorithms import Algorithm
-from keys.custody import FACTOR_LEN, Derivation, Method
+from keys.custody import Derivation, Method
 from keys.diversify import Purpose
 from keys.errors import InvalidInput
-from keys.parity import Parity
+from keys.parity import Parity, odd_parity
 from keys.secrets import SecretArray, SecretBytes
 
 ByteArray = npt.NDArray[np.uint8]
@@ -36,6 +37,7 @@ class _Group:
     method: Method
     algorithm: Algorithm
     parity: Parity
+    label: bytes
     places: list[int] = field(default_factory=list)
     purposes: list[Purpose] = field(default_factory=list)
     masters: SecretArray = field(init=False)
@@ -46,13 +48,14 @@ class Plan:
 
     def __init__(self, derivations: Sequence[Derivation], master: Callable[[Derivation], SecretBytes]) -> None:
         """`master` gives the key of a derivation after its upper factors; the plan copies it."""
-        groups: dict[tuple[str, str, str], _Group] = {}
-        self._widths = [FACTOR_LEN[derivation.method] for derivation in derivations]
-        self._names = [derivation.key_id for derivation in derivations]
+        groups: dict[tuple[object, ...], _Group] = {}
+        self._derivations = tuple(derivations)
         sources: dict[int, SecretBytes] = {}
         for place, wanted in enumerate(derivations):
-            at = (wanted.method, wanted.algorithm, wanted.parity)
-            group = groups.setdefault(at, _Group(wanted.method, wanted.algorithm, wanted.parity))
+            # inputs of varying length cannot stand in one array: such a derivation is a group of its own
+            alone = place if len(wanted.factor_lens) > 1 else None
+            at = (wanted.method, wanted.algorithm, wanted.parity, wanted.label, alone)
+            group = groups.setdefault(at, _Group(wanted.method, wanted.algorithm, wanted.parity, wanted.label))
             group.places.append(place)
             if wanted.purpose is not None:
                 group.purposes.append(wanted.purpose)
@@ -67,8 +70,8 @@ class Plan:
 
     def run(self, factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16); raises InvalidInput WRONG_SHAPE naming the derivation whose factors do not fit."""
-        n = self._check(factors)
-        result = SecretArray.empty((len(self._widths), n, KEY_LEN))
+        n = check_factors(self._derivations, factors)
+        result = SecretArray.empty((len(self._derivations), n, KEY_LEN))
         for group in self._groups:
             if n < ONE_KEY_PER_CALL_FROM:
                 self._by_lane(group, factors, n, result.array)
@@ -80,16 +83,6 @@ class Plan:
         """Wipes the masters held."""
         for group in self._groups:
             group.masters.close()
-
-    def _check(self, factors: Sequence[ByteArray]) -> int:
-        if len(factors) != len(self._widths):
-            raise InvalidInput("WRONG_SHAPE", f"{len(factors)} factor arrays for {len(self._widths)} derivations")
-        n = factors[0].shape[0] if factors and factors[0].ndim == 2 else 0
-        for name, width, array in zip(self._names, self._widths, factors, strict=True):
-            if array.shape != (n, width) or array.dtype != np.uint8:
-                found = f"{array.dtype} of {array.shape}"
-                raise InvalidInput("WRONG_SHAPE", f"factors of key {name} must be uint8 of ({n}, {width}), not {found}")
-        return n
 
     @staticmethod
     def _by_lane(group: _Group, factors: Sequence[ByteArray], n: int, result: ByteArray) -> None:
@@ -105,17 +98,50 @@ class Plan:
     @staticmethod
     def _by_key(group: _Group, factors: Sequence[ByteArray], result: ByteArray) -> None:
         for row, place in enumerate(group.places):
-            purposes = group.purposes[row : row + 1] * len(factors[place])
-            made = _derive(group, group.masters.array[row], np.ascontiguousarray(factors[place]), purposes)
+            master, column = group.masters.array[row], np.ascontiguousarray(factors[place])
+            if group.method == "pboc":
+                # straight into locked memory: a copy would cost as much as the derivation
+                if group.algorithm == "3des":
+                    cext.tdes_pboc(master, column, group.parity == "odd", out=result[place])
+                else:
+                    cext.sm4_pboc(master, column, out=result[place])
+                continue
+            made = _derive(group, master, column, group.purposes[row : row + 1] * len(column))
             result[place] = made
             made[...] = 0
 
 
-def _derive(group: _Group, masters: ByteArray, factors: ByteArray, purposes: list[Purpose]) -> ByteArray:
-    if group.method == "pboc":
-        return diversify.pboc(group.algorithm, masters, factors, group.parity)
-    if group.method == "gp-emv":
-        return diversify.gp_emv(masters, factors, purposes, group.parity)
-    if group.method == "gp-visa2":
-        return diversify.gp_visa2(masters, factors, purposes, group.parity)
-    return diversify.gp_kdf3(masters, factors, purposes)
+def check_factors(derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> int:
+    """The number of cards; raises InvalidInput (WRONG_SHAPE, NO_ROWS) naming the derivation whose factors do not fit."""
+    if len(factors) != len(derivations):
+        raise InvalidInput("WRONG_SHAPE", f"{len(factors)} factor arrays for {len(derivations)} derivations")
+    n = factors[0].shape[0] if factors and factors[0].ndim == 2 else 0
+    for derivation, array in zip(derivations, factors, strict=True):
+        widths = derivation.factor_lens
+        if array.ndim != 2 or array.shape[0] != n or array.shape[1] not in widths or array.dtype != np.uint8:
+            wanted = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+            found = f"{array.dtype} of {array.shape}"
+            raise InvalidInput("WRONG_SHAPE", f"factors of key {derivation.key_id} must be uint8 of ({n}, {wanted}), not {found}")
+    if factors and not n:
+        raise InvalidInput("NO_ROWS", "factors for no card at all")
+    return n
+
+
+def _derive(group: _Group, masters: ByteArray, factors: ByteArray, purposes: list[Purpose]) -> ByteArray:  # noqa: PLR0911 - one a method
+    """`allow_weak` because a custody refuses weak masters when they come in; looking again would cost as much as the derivation."""
+    match group.method:
+        case "pboc":
+            return diversify.pboc(group.algorithm, masters, factors, group.parity, allow_weak=True)
+        case "gp-emv":
+            return diversify.gp_emv(masters, factors, purposes, group.parity, allow_weak=True)
+        case "gp-visa2":
+            return diversify.gp_visa2(masters, factors, purposes, group.parity, allow_weak=True)
+        case "gp-kdf3":
+            return diversify.gp_kdf3(masters, factors, purposes)
+        case "emv-c":
+            return diversify.emv_c(masters, factors)
+        case "an10922":
+            made = diversify.an10922(group.algorithm, masters, factors, allow_weak=True)
+            return odd_parity(made) if group.parity == "odd" else made
+        case "sp800-108":
+            return diversify.sp800_108(masters, group.label, factors, KEY_LEN)

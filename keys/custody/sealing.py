@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt as ScryptKdf
 
 from keys.algorithms import Algorithm
-from keys.custody.sealedfile import Keystore, Scrypt, SealedKey, canonical
+from keys.custody.sealedfile import S, Scrypt, SealedKey, Store, canonical
 from keys.errors import Corrupt, Denied, InvalidInput
 from keys.hierarchy import KeyState, MasterKeyRecord
 from keys.kcv import verify_kcv
 from keys.parity import odd_parity
 from keys.secrets import SecretBytes
+from keys.weak import refuse_weak, weak_rows
 
 MASTER_LEN: Final = 16
 _NONCE_LEN: Final = 12
@@ -62,7 +63,7 @@ def root_context(store_id: str, kdf: Scrypt, test: bool) -> bytes:
     return canonical(["root", store_id, kdf, test])
 
 
-def with_mac(store: Keystore, root: SecretBytes) -> Keystore:
+def with_mac(store: S, root: SecretBytes) -> S:
     """The file with its MAC computed anew."""
     with subkey(root, "file-mac") as key, key.reveal() as raw:
         return msgspec.structs.replace(store, mac_hex=hmac.digest(raw, store.body(), "sha256").hex())
@@ -74,7 +75,7 @@ def seal_master(root: SecretBytes, store_id: str, record: MasterKeyRecord, key: 
         return SealedKey(record=record, sealed_hex=seal(kek, key, canonical(["master", store_id, record])))
 
 
-def unseal_masters(root: SecretBytes, store: Keystore) -> dict[tuple[str, int], SecretBytes]:
+def unseal_masters(root: SecretBytes, store: Store) -> dict[tuple[str, int], SecretBytes]:
     """Every master that is not destroyed, its check value compared. Raises Corrupt KEYSTORE_CORRUPT; then nothing stays in
     memory.
     """
@@ -98,20 +99,24 @@ def unseal_masters(root: SecretBytes, store: Keystore) -> dict[tuple[str, int], 
 
 
 def random_master(algorithm: Algorithm) -> SecretBytes:
-    """16 random bytes; for 3DES with odd parity and unlike halves, so that it is not single DES by accident."""
+    """16 random bytes; for 3DES with odd parity, and none of those keys that `keys.weak` refuses."""
     while True:
         raw = bytearray(os.urandom(MASTER_LEN))
         if algorithm != "3des":
             return SecretBytes.move(raw)
         array = np.frombuffer(raw, np.uint8)
         array[:] = odd_parity(array)
+        weak = weak_rows(array.reshape(1, -1)).any()
         del array
-        if raw[:8] != raw[8:]:
+        if not weak:
             return SecretBytes.move(raw)
 
 
-def check_new_key(record: MasterKeyRecord, key: SecretBytes) -> None:
-    """Raises InvalidInput (KEY_ID, KEY_VERSION, KEY_LENGTH, KEY_STATE) when a record cannot enter a store."""
+def check_new_key(record: MasterKeyRecord, key: SecretBytes, *, allow_weak: bool = False) -> None:
+    """Raises InvalidInput (KEY_ID, KEY_VERSION, KEY_LENGTH, KEY_STATE, WEAK_KEY) when a record cannot enter a store.
+
+    `allow_weak` lets a weak DES key into a test store, and into no other.
+    """
     if not KEY_ID.fullmatch(record.key_id):
         raise InvalidInput("KEY_ID", f"key id {record.key_id!r}: lower-case letters, digits and . _ - only, at most 64")
     if not 1 <= record.version <= 255:
@@ -120,3 +125,6 @@ def check_new_key(record: MasterKeyRecord, key: SecretBytes) -> None:
         raise InvalidInput("KEY_LENGTH", f"key {record.key_id}: a master key has {MASTER_LEN} bytes, not {len(key)}")
     if record.state not in (KeyState.PRE_ACTIVE, KeyState.ACTIVE):
         raise InvalidInput("KEY_STATE", f"key {record.key_id}: a new key is pre-active or active, not {record.state}")
+    if not (allow_weak and record.test):
+        with key.reveal() as raw:
+            refuse_weak(record.algorithm, np.frombuffer(raw, np.uint8), f"key {record.key_id}")

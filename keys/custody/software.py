@@ -14,18 +14,16 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
-from keys import diversify
-from keys.algorithms import Algorithm, as_algorithm
-from keys.custody import Derivation, sealedfile
-from keys.custody.plan import Plan
+from keys import selftest, witness
+from keys.algorithms import Algorithm
+from keys.custody import Derivation, sealedfile, wrapping
 from keys.custody.sealedfile import FORMAT, FORMAT_VERSION, Keystore, Scrypt, SealedKey
 from keys.custody.sealing import (
     check_new_key,
@@ -39,41 +37,42 @@ from keys.custody.sealing import (
     unseal_masters,
     with_mac,
 )
+from keys.custody.working import (
+    KeySpec,
+    Master,
+    WorkingKeys,
+    current_records,
+    new_record,
+    require_kek,
+    require_master,
+    unwrap_data_key,
+    wrap_data_key,
+)
+from keys.custody.wrapping import WrapScheme
 from keys.errors import Conflict, Corrupt, Denied, InvalidInput, NotFound, Precondition
-from keys.hierarchy import Domain, KeyState, Level, MasterKeyRecord, Purpose
+from keys.hierarchy import KeyState, MasterKeyRecord
 from keys.kcv import DEFAULT_METHOD, kcv, verify_kcv
 from keys.secrets import BytesLike, SecretArray, SecretBytes
 
 ByteArray = npt.NDArray[np.uint8]
 Mode = Literal["test", "production"]
+__all__ = ["KeySpec", "Mode", "SoftwareCustody", "provision_test_keys"]
 
 SCRYPT_N: Final = 1 << 15
 PRODUCTION_PASSPHRASE_LEN: Final = 12
-DATA_KEY_LEN: Final = 32
-_MAX_PLANS: Final = 64
-
-
-class KeySpec(NamedTuple):
-    """What a test key shall be."""
-
-    key_id: str
-    domain: Domain
-    algorithm: Algorithm
-    purpose: Purpose = Purpose.APPLICATION
-    level: Level = Level.CITY
 
 
 class SoftwareCustody:
     """See `keys.custody.Custody`. Thread-safe; one process at a time writes a store."""
 
     def __init__(self, directory: Path, store: Keystore, root: SecretBytes, masters: dict[tuple[str, int], SecretBytes]) -> None:
-        """Use `create` or `open`."""
+        """Use `create` or `open`. Raises Corrupt SELF_TEST."""
+        selftest.require()
         self._directory = directory
         self._store = store
         self._root = root
         self._masters = masters
-        self._upper: dict[tuple[str, int, tuple[bytes, ...]], SecretBytes] = {}
-        self._plans: dict[tuple[Derivation, ...], Plan] = {}
+        self._working = WorkingKeys(lambda _, master: self._masters[master])
         self._current: dict[str, MasterKeyRecord] = {}
         self._lock = threading.RLock()
         self._refresh()
@@ -130,7 +129,7 @@ class SoftwareCustody:
     def close(self) -> None:
         """Wipes every key in memory. The object cannot be used afterwards (Precondition SECRET_WIPED)."""
         with self._lock:
-            self._forget()
+            self._working.forget()
             for secret in (self._root, *self._masters.values()):
                 secret.close()
 
@@ -154,11 +153,12 @@ class SoftwareCustody:
         version: int = 1,
         state: KeyState = KeyState.ACTIVE,
         expected_kcv: bytes | None = None,
+        allow_weak: bool = False,
     ) -> MasterKeyRecord:
         """Seals a 16-byte master. Raises Conflict KEY_EXISTS, Denied KCV_MISMATCH, InvalidInput (KEY_ID, KEY_LENGTH,
-        KEY_VERSION).
+        KEY_VERSION, WEAK_KEY). `allow_weak` lets a weak DES key into a test store, for tests; a production store refuses it still.
         """
-        return self._import([(spec, SecretBytes(key), origin, version, state, expected_kcv)])[0]
+        return self._import([(spec, SecretBytes(key), origin, version, state, expected_kcv)], allow_weak=allow_weak)[0]
 
     def generate(self, spec: KeySpec, *, version: int = 1, state: KeyState = KeyState.ACTIVE) -> MasterKeyRecord:
         """A new random master; 3DES masters get odd parity."""
@@ -207,30 +207,50 @@ class SoftwareCustody:
 
     def derive(self, derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16); see `keys.custody.Custody.derive`."""
-        wanted = tuple(derivations)
         with self._lock:
-            plan = self._plans.get(wanted)
-            if plan is None:
-                plan = Plan(wanted, self._upper_key)
-                if len(self._plans) >= _MAX_PLANS:
-                    self._plans.pop(next(iter(self._plans))).close()
-                self._plans[wanted] = plan
-            return plan.run(factors)
+            return self._working.derive([(derivation, self._usable(derivation)) for derivation in derivations], factors)
+
+    def derive_wrapped(
+        self,
+        derivations: Sequence[Derivation],
+        factors: Sequence[ByteArray],
+        keks: Sequence[str],
+        scheme: str,
+        cryptograms: ByteArray,
+        kcvs: ByteArray,
+    ) -> None:
+        """See `keys.custody.Custody.derive_wrapped`. The kernels run outside the lock, so that threads share the work."""
+        wanted = wrapping.as_scheme(scheme)
+        with self._lock:
+            columns = [
+                (derivation, self._working.upper_key(derivation, self._usable(derivation)), self._kek(kek, wanted, derivation.algorithm))
+                for derivation, kek in zip(derivations, keks, strict=True)
+            ]
+        for at, (derivation, master, kek) in enumerate(columns):
+            wrapping.wrap_column(derivation, master, kek, wanted, factors[at], cryptograms[at], kcvs[at])
+
+    def witness(self, derivation: Derivation, factor: BytesLike) -> SecretBytes:
+        """See `keys.custody.Custody.witness`."""
+        with self._lock:
+            master = self._masters[self._usable(derivation)]
+        return SecretBytes.move(witness.card_key(derivation, master.reveal(), factor))
+
+    def witness_wrapped(self, derivation: Derivation, factor: BytesLike, kek: str, scheme: str) -> tuple[bytes, bytes]:
+        """See `keys.custody.Custody.witness_wrapped`."""
+        wanted = wrapping.as_scheme(scheme)
+        with self._lock:
+            over = self._kek(kek, wanted, derivation.algorithm)
+        with self.witness(derivation, factor) as key:
+            cryptogram = witness.wrap(wanted, derivation.algorithm, over.reveal(), key.reveal())
+            return cryptogram, witness.check_value(derivation.algorithm, key.reveal(), DEFAULT_METHOD[derivation.algorithm])
 
     def wrap_data_key(self, data_key: BytesLike) -> bytes:
         """AES-KW (RFC 3394) of a 32-byte data key, 40 bytes. Raises InvalidInput DATA_KEY_LENGTH."""
-        if len(data_key) != DATA_KEY_LEN:
-            raise InvalidInput("DATA_KEY_LENGTH", f"a data key has {DATA_KEY_LEN} bytes, not {len(data_key)}")
-        with subkey(self._root, "data-keys") as kek:
-            return aes_key_wrap(bytes(kek.reveal()), bytes(data_key))
+        return wrap_data_key(subkey(self._root, "data-keys"), data_key)
 
     def unwrap_data_key(self, wrapped: BytesLike) -> SecretBytes:
         """The data key. Raises Corrupt DATA_KEY_CORRUPT."""
-        try:
-            with subkey(self._root, "data-keys") as kek:
-                return SecretBytes(aes_key_unwrap(bytes(kek.reveal()), bytes(wrapped)))
-        except InvalidUnwrap:
-            raise Corrupt("DATA_KEY_CORRUPT", "a data key was not wrapped by this store or was changed since") from None
+        return unwrap_data_key(subkey(self._root, "data-keys"), wrapped)
 
     def hmac_key(self, purpose: str) -> SecretBytes:
         """32 bytes from the store's root and the purpose (HKDF, RFC 5869)."""
@@ -238,7 +258,9 @@ class SoftwareCustody:
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
-    def _import(self, wanted: list[tuple[KeySpec, SecretBytes, str, int, KeyState, bytes | None]]) -> list[MasterKeyRecord]:
+    def _import(
+        self, wanted: list[tuple[KeySpec, SecretBytes, str, int, KeyState, bytes | None]], *, allow_weak: bool = False
+    ) -> list[MasterKeyRecord]:
         with self._lock:
             have = {(key.record.key_id, key.record.version) for key in self._store.keys}
             added: list[SealedKey] = []
@@ -246,7 +268,7 @@ class SoftwareCustody:
                 if (spec.key_id, version) in have:
                     raise Conflict("KEY_EXISTS", f"key {spec.key_id} version {version} exists; a master is never replaced")
                 have.add((spec.key_id, version))
-                record = self._new_record(spec, key, origin, version, state)
+                record = self._new_record(spec, key, origin, version, state, allow_weak=allow_weak)
                 if expected is not None:
                     verify_kcv(spec.algorithm, key.reveal(), expected)
                 added.append(seal_master(self._root, self._store.store_id, record, key))
@@ -255,23 +277,12 @@ class SoftwareCustody:
                 self._masters[sealed.record.key_id, sealed.record.version] = key
             return [sealed.record for sealed in added]
 
-    def _new_record(self, spec: KeySpec, key: SecretBytes, origin: str, version: int, state: KeyState) -> MasterKeyRecord:
-        algorithm = as_algorithm(spec.algorithm)
-        record = MasterKeyRecord(
-            key_id=spec.key_id,
-            domain=Domain(spec.domain),
-            purpose=Purpose(spec.purpose),
-            algorithm=algorithm,
-            level=Level(spec.level),
-            version=version,
-            state=state,
-            kcv="",
-            kcv_method=DEFAULT_METHOD[algorithm],
-            origin=origin,
-            test=self._store.test,
-        )
-        check_new_key(record, key)
-        return replace(record, kcv=kcv(algorithm, key.reveal()).hex().upper())
+    def _new_record(
+        self, spec: KeySpec, key: SecretBytes, origin: str, version: int, state: KeyState, *, allow_weak: bool
+    ) -> MasterKeyRecord:
+        record = new_record(spec, version=version, state=state, origin=origin, test=self._store.test)
+        check_new_key(record, key, allow_weak=allow_weak)
+        return replace(record, kcv=kcv(record.algorithm, key.reveal()).hex().upper())
 
     def _commit(self, keys: tuple[SealedKey, ...]) -> None:
         """The file first; memory follows only when it is safely written."""
@@ -280,36 +291,18 @@ class SoftwareCustody:
         self._refresh()
 
     def _refresh(self) -> None:
-        self._forget()
-        self._current = {}
-        for record in self.inventory():
-            known = self._current.get(record.key_id)
-            if known is None or known.state is not KeyState.ACTIVE or record.state is KeyState.ACTIVE:
-                self._current[record.key_id] = record
+        self._working.forget()
+        self._current = current_records(key.record for key in self._store.keys)
 
-    def _forget(self) -> None:
-        for plan in self._plans.values():
-            plan.close()
-        for secret in self._upper.values():
-            secret.close()
-        self._plans.clear()
-        self._upper.clear()
-
-    def _upper_key(self, wanted: Derivation) -> SecretBytes:
-        """The master after the upper factors of a derivation. Shared prefixes (same province, same city) are computed once."""
+    def _usable(self, wanted: Derivation) -> Master:
         record = self.record(wanted.key_id)
-        record.require_active()
-        if record.algorithm != wanted.algorithm:
-            raise InvalidInput("KEY_ALGORITHM", f"key {wanted.key_id} is a {record.algorithm} key, not {wanted.algorithm}")
-        key = self._masters[record.key_id, record.version]
-        for depth in range(1, len(wanted.upper_factors) + 1):
-            at = (record.key_id, record.version, wanted.upper_factors[:depth])
-            if at not in self._upper:
-                made = diversify.pboc(wanted.algorithm, key.reveal(), wanted.upper_factors[depth - 1], wanted.parity)
-                self._upper[at] = SecretBytes(made.data.cast("B"))
-                made[...] = 0
-            key = self._upper[at]
-        return key
+        require_master(record, wanted)
+        return Master(record.key_id, record.version)
+
+    def _kek(self, key_id: str, scheme: WrapScheme, algorithm: Algorithm) -> SecretBytes:
+        record = self.record(key_id)
+        require_kek(record, scheme, algorithm)
+        return self._masters[record.key_id, record.version]
 
 
 def provision_test_keys(store: SoftwareCustody, keys: Iterable[KeySpec]) -> list[MasterKeyRecord]:

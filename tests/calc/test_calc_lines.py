@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pyemv
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +35,11 @@ def scp03_request(test, **change):
 
 
 SCP03 = scp03_request(SCP03_FILE["tests"][2])
+(SCP02_TEST,) = json.loads((FOLDER / "scp02_pysim.json").read_text())["tests"]
+SCP02 = scp03_request(SCP02_TEST, op="scp02", i="15")
+AN10922 = {"op": "diversify", "method": "an10922", "algorithm": "aes", "key": KEY, "input": "04782E21801D80"}
+SP800 = {"op": "diversify", "method": "sp800-108", "algorithm": "aes", "key": KEY, "label": "AA", "context": "BBCC", "length": 16}
+EMV_C = {"op": "diversify", "method": "emv-c", "algorithm": "aes", "key": KEY, "pan": "9901234567890123", "psn": "45"}
 
 
 def load(name):
@@ -149,6 +157,81 @@ def test_scp03_no_apdus():
     assert one(SCP03 | {"apdus": []})["apdus"] == []
 
 
+@pytest.mark.parametrize("test", load("diversify_an10922"))
+def test_an10922(test):
+    names = ("algorithm", "key", "input", "key_version")
+    answer = one({"op": "diversify", "method": "an10922"} | {name: test[name] for name in names if name in test})
+    assert answer["key"] == test["derived"]
+    assert answer["kcv"] == one({"op": "kcv", "algorithm": test["algorithm"], "key": answer["key"]})["kcv"]
+
+
+def test_an10922_is_raw_without_a_version_and_odd_on_request():
+    request = AN10922 | {"algorithm": "3des"}
+    raw, odd = bytes.fromhex(one(request)["key"]), bytes.fromhex(one(request | {"parity": "odd"})["key"])
+    assert raw != odd
+    assert [a & 0xFE for a in raw] == [byte & 0xFE for byte in odd]
+    assert all(byte.bit_count() % 2 for byte in odd)
+    assert len(one(request | {"key": KEY + "00" * 8})["key"]) == 48
+
+
+@settings(max_examples=40)
+@given(st.sampled_from([16, 24, 32]), st.binary(min_size=32, max_size=32), st.binary(max_size=40), st.binary(max_size=40))
+def test_sp800_108_equals_kbkdf(length, master, label, context):
+    oracle = KBKDFCMAC(AES, Mode.CounterMode, length, 4, 4, CounterLocation.BeforeFixed, label=label, context=context, fixed=None)
+    answer = one(SP800 | {"key": master.hex(), "label": label.hex(), "context": context.hex(), "length": length})
+    assert answer["key"] == oracle.derive(master).hex().upper()
+
+
+@pytest.mark.parametrize("length", [16, 24, 32])
+def test_emv_c_gives_the_masters_length(length):
+    master = bytes(range(length))
+    y = bytes(7) + bytes.fromhex("990123456789012345")
+    blocks = Cipher(AES(master), modes.ECB()).encryptor().update(y + bytes(255 - byte for byte in y))
+    answer = one(EMV_C | {"key": master.hex()})
+    assert answer["key"] == blocks[:length].hex().upper()
+    without = {name: EMV_C[name] for name in EMV_C if name != "psn"}
+    assert one(without) == one(EMV_C | {"psn": "00"})
+
+
+@pytest.mark.parametrize("key", ["00" * 16, "FE" * 16, KEY[:16] * 2])
+def test_weak_keys_are_allowed_here(key):
+    for request in (PBOC | {"algorithm": "3des"}, EMV, GP | {"method": "gp-emv", "algorithm": "3des"}, AN10922 | {"algorithm": "3des"}):
+        assert "key" in one(request | {"key": key})
+    assert "kcv" in one({"op": "kcv", "algorithm": "3des", "key": key})
+
+
+@pytest.mark.parametrize("i", ["15", "55"])
+def test_scp02(i):
+    assert one(SCP02 | {"i": i, "id": 1}) == {
+        "id": 1,
+        "card_cryptogram_ok": True,
+        "external_authenticate": SCP02_TEST["external_authenticate"],
+        "apdus": [command["wrapped"] for command in SCP02_TEST["commands"]],
+    }
+
+
+def test_scp02_wrong_cryptogram_is_an_answer():
+    answers, status = calc(SCP02 | {"host_challenge": "00" * 8})
+    assert answers == [{"card_cryptogram_ok": False, "external_authenticate": None, "apdus": []}]
+    assert status == 0
+
+
+def test_scp02_levels_and_cases():
+    apdus = ["80f28002024f0000", "80f22002", "80ca006600", "80e2000003aabbcc"]
+    plain, maced, encrypted = (one(SCP02 | {"level": level, "apdus": apdus}) for level in ("00", "01", "03"))
+    assert plain["apdus"] == [apdu.upper() for apdu in apdus]
+    assert [answer["external_authenticate"][:10] for answer in (plain, maced, encrypted)] == ["8482000010", "8482010010", "8482030010"]
+    # header and Lc, plain data, C-MAC, and Le if and only if it was there
+    assert [apdu[:10] for apdu in maced["apdus"]] == ["84F280020A", "84F2200208", "84CA006608", "84E200000B"]
+    assert [len(apdu) // 2 for apdu in maced["apdus"]] == [16, 13, 14, 16]
+    assert [apdu[:10] for apdu in encrypted["apdus"]] == ["84F2800210", "84F2200208", "84CA006608", "84E2000010"]
+    assert [len(apdu) // 2 for apdu in encrypted["apdus"]] == [22, 13, 14, 21]
+    assert maced["apdus"][0][10:14] == "4F00"
+    assert encrypted["apdus"][0][10:14] != "4F00"
+    # the dek is looked at for its length only
+    assert one(SCP02 | {"keys": SCP02["keys"] | {"dek": "00" * 16}}) == one(SCP02)
+
+
 # -- lines -----------------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +296,7 @@ def test_an_id_that_cannot_be_written_is_bad_value():
         ("bad-value", {"op": None}),
         ("unknown-op", {"op": "KCV"}),
         ("unknown-op", {"op": ""}),
-        ("unsupported", {"op": "scp02"}),
+        ("missing-field", {"op": "scp02"}),
         # kcv
         ("missing-field", {"op": "kcv", "key": KEY}),
         ("missing-field", {"op": "kcv", "algorithm": "aes"}),
@@ -236,9 +319,7 @@ def test_an_id_that_cannot_be_written_is_bad_value():
         # diversify, common
         ("missing-field", {"op": "diversify"}),
         ("bad-value", PBOC | {"method": "PBOC"}),
-        ("unsupported", PBOC | {"method": "emv-c"}),
-        ("unsupported", PBOC | {"method": "an10922"}),
-        ("unsupported", PBOC | {"method": "sp800-108"}),
+        *(("unknown-field", PBOC | {"method": method}) for method in ("emv-c", "an10922", "sp800-108")),
         ("bad-value", PBOC | {"algorithm": "aes"}),
         ("bad-length", PBOC | {"algorithm": "3des", "key": KEY + KEY[:16]}),
         ("bad-value", PBOC | {"parity": "odd"}),
@@ -275,6 +356,58 @@ def test_an_id_that_cannot_be_written_is_bad_value():
         ("bad-value", GP | {"purpose": "ENC"}),
         ("missing-field", {name: GP[name] for name in GP if name != "purpose"}),
         ("unknown-field", GP | {"psn": "00"}),
+        # emv-c
+        ("bad-value", EMV_C | {"algorithm": "3des"}),
+        ("bad-value", EMV_C | {"parity": "odd"}),
+        ("bad-length", EMV_C | {"key": KEY[:30]}),
+        ("bad-length", EMV_C | {"pan": "1" * 11}),
+        ("unknown-field", EMV_C | {"factors": []}),
+        ("missing-field", {name: EMV_C[name] for name in EMV_C if name != "pan"}),
+        # an10922
+        ("bad-value", AN10922 | {"algorithm": "sm4"}),
+        ("bad-length", AN10922 | {"input": ""}),
+        ("bad-length", AN10922 | {"input": "00" * 32}),
+        ("bad-length", AN10922 | {"algorithm": "3des", "input": "00" * 16}),
+        ("bad-hex", AN10922 | {"input": "0"}),
+        ("bad-value", AN10922 | {"input": 1}),
+        ("missing-field", {name: AN10922[name] for name in AN10922 if name != "input"}),
+        ("bad-length", AN10922 | {"algorithm": "3des", "key": KEY * 2}),
+        ("bad-length", AN10922 | {"key": KEY[:16]}),
+        ("unknown-field", AN10922 | {"key_version": "55"}),
+        ("bad-length", AN10922 | {"algorithm": "3des", "key_version": "0055"}),
+        ("bad-length", AN10922 | {"algorithm": "3des", "key_version": ""}),
+        ("bad-value", AN10922 | {"algorithm": "3des", "key_version": 55}),
+        ("bad-value", AN10922 | {"algorithm": "3des", "key_version": "55", "parity": "odd"}),
+        ("bad-value", AN10922 | {"parity": "odd"}),
+        ("unknown-field", AN10922 | {"psn": "00"}),
+        # sp800-108
+        ("bad-value", SP800 | {"algorithm": "3des"}),
+        *(("missing-field", {name: SP800[name] for name in SP800 if name != gone}) for gone in ("label", "context", "length")),
+        *(("bad-value", SP800 | {"length": length}) for length in (0, -16, 15, 33, 16.0, "16", True, None, 10**30)),
+        ("bad-hex", SP800 | {"label": "A"}),
+        ("bad-hex", SP800 | {"context": "label"}),
+        ("bad-value", SP800 | {"context": ["00"]}),
+        ("bad-value", SP800 | {"parity": "odd"}),
+        ("unknown-field", SP800 | {"purpose": "enc"}),
+        # scp02
+        ("missing-field", {name: SCP02[name] for name in SCP02 if name != "i"}),
+        ("missing-field", {name: SCP02[name] for name in SCP02 if name != "host_challenge"}),
+        ("unknown-field", SCP02 | {"aid": "A000000151000000"}),
+        *(("bad-value", SCP02 | {"i": i}) for i in ("00", "05", "1A", "75", "70", 15, None)),
+        ("bad-length", SCP02 | {"i": "0015"}),
+        *(("bad-value", SCP02 | {"level": level}) for level in ("02", "10", "11", "13", "33")),
+        ("bad-length", SCP02 | {"keys": SCP02["keys"] | {"dek": KEY[:30]}}),
+        ("bad-length", SCP02 | {"keys": dict.fromkeys(("enc", "mac", "dek"), KEY + KEY[:16])}),
+        ("missing-field", SCP02 | {"keys": {"enc": KEY, "dek": KEY}}),
+        ("unknown-field", SCP02 | {"keys": SCP02["keys"] | {"rmac": KEY}}),
+        ("bad-length", SCP02 | {"initialize_update_response": SCP02["initialize_update_response"] + "9000"}),
+        ("bad-length", SCP02 | {"initialize_update_response": SCP02["initialize_update_response"][:-2]}),
+        ("bad-length", SCP02 | {"initialize_update_response": SCP03["initialize_update_response"]}),
+        ("bad-value", SCP02 | {"initialize_update_response": "00" * 28}),
+        ("bad-length", SCP02 | {"host_challenge": "00" * 6}),
+        ("bad-length", SCP02 | {"level": "03", "apdus": ["80E20000F0" + "00" * 240]}),
+        ("bad-length", SCP02 | {"apdus": ["80E20000F8" + "00" * 248]}),
+        ("bad-length", SCP02 | {"apdus": ["80F220"]}),
         # scp03
         ("missing-field", {name: SCP03[name] for name in SCP03 if name != "apdus"}),
         ("unknown-field", SCP03 | {"algorithm": "aes"}),
@@ -313,8 +446,10 @@ def test_errors(expected, request_):
 
 
 @pytest.mark.parametrize(("level", "longest"), [("33", 239), ("11", 247), ("00", 255)])
-def test_scp03_longest_apdu(level, longest):
-    assert "error" not in one(SCP03 | {"level": level, "apdus": [f"80E20000{longest:02X}" + "00" * longest]})
+def test_longest_apdu(level, longest):
+    apdus = [f"80E20000{longest:02X}" + "00" * longest]
+    assert "error" not in one(SCP03 | {"level": level, "apdus": apdus})
+    assert "error" not in one(SCP02 | {"level": {"33": "03", "11": "01"}.get(level, level), "apdus": apdus})
 
 
 @pytest.mark.parametrize(
@@ -337,7 +472,7 @@ values = st.recursive(
 
 
 @settings(max_examples=300)
-@given(st.sampled_from([PBOC, EMV, GP, SCP03, {"op": "kcv", "algorithm": "aes", "key": KEY}]), st.data())
+@given(st.sampled_from([PBOC, EMV, EMV_C, GP, AN10922, SP800, SCP02, SCP03, {"op": "kcv", "algorithm": "aes", "key": KEY}]), st.data())
 def test_any_change_of_one_field_gives_an_answer_or_a_code(request_, data):
     name = data.draw(st.sampled_from(sorted(request_)))
     answer = one(request_ | {name: data.draw(values)})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cext
-from cext import cpu
+from cext import _kernels, cpu
 
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 # FIPS 197 appendix B at the level of the process, and the level's name.
@@ -76,3 +76,16 @@ def test_available_levels_are_those_the_operating_system_reports():
 
 def test_the_name_comes_from_the_running_table(level):
     assert cext.kernel_level() == level
+
+
+def test_what_a_lesser_cpu_would_run():
+    before = cext.kernel_level()
+    names = cext.available_levels()
+    try:
+        _kernels.use_level(names[-1], ("aesni", "gfni", "vaes"))
+        assert {_kernels.running()[family] for family in ("sm4", "aes")} == {"avx2" if "avx2" in names else "portable"}
+        if "avx512" in names:
+            with pytest.raises(ValueError, match="no level avx512 without avx512"):
+                _kernels.use_level("avx512", ("avx512",))
+    finally:
+        _kernels.use_level(before)

@@ -18,6 +18,7 @@ from keys.custody.software import KeySpec, SoftwareCustody, provision_test_keys
 from keys.errors import Conflict, Corrupt, Denied, Exhausted, InvalidInput, NotFound, Precondition, Unsupported
 from keys.hierarchy import Domain, KeyState, Level, Purpose
 from keys.kcv import kcv
+from keys.parity import odd_parity
 
 FAST = 1 << 4  # scrypt cost: these tests open many stores
 PASSPHRASE = "correct horse battery staple"
@@ -61,6 +62,13 @@ def by_hand(wanted, factor):
         return diversify.pboc(wanted.algorithm, key, factor, wanted.parity).tobytes()
     if wanted.method == "gp-kdf3":
         return diversify.gp_kdf3(key, factor, wanted.purpose).tobytes()
+    if wanted.method == "emv-c":
+        return diversify.emv_c(key, factor).tobytes()
+    if wanted.method == "sp800-108":
+        return diversify.sp800_108(key, wanted.label, factor, 16).tobytes()
+    if wanted.method == "an10922":
+        made = diversify.an10922(wanted.algorithm, key, factor)
+        return (odd_parity(made) if wanted.parity == "odd" else made).tobytes()
     derive = diversify.gp_emv if wanted.method == "gp-emv" else diversify.gp_visa2
     return derive(key, factor, wanted.purpose, wanted.parity).tobytes()
 
@@ -76,16 +84,23 @@ derivation = st.one_of(
         st.sampled_from(["enc", "mac", "dek"]),
         st.sampled_from(["none", "odd"]),
     ),
+    st.just(Derivation("maker.kmc", "emv-c", "aes")),
+    st.just(Derivation("maker.kmc", "an10922", "aes")),
+    st.builds(Derivation, st.just("t.3des"), st.just("an10922"), st.just("3des"), st.just(()), st.sampled_from(["none", "odd"])),
+    st.builds(lambda label: Derivation("maker.kmc", "sp800-108", "aes", label=label), st.binary(max_size=5)),
 )
+# A card factor's length; two lengths each where a method takes more than one, so that groups of lanes differ.
+WIDTHS = {"pboc": (8,), "emv-c": (16,), "an10922": (7, 15), "sp800-108": (0, 9)}
 
 
 def factor_arrays(wanted, n, seed):
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (n, 8 if one.method == "pboc" else 10), np.uint8) for one in wanted]
+    widths = [WIDTHS.get(one.method, (10,)) for one in wanted]
+    return [rng.integers(0, 256, (n, each[at % len(each)]), np.uint8) for at, each in enumerate(widths)]
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(derivation, max_size=8), st.sampled_from([0, 1, 2, 3, 63, 64, 65, 130]), st.integers(0, 2**32))
+@given(st.lists(derivation, max_size=8), st.sampled_from([1, 2, 3, 63, 64, 65, 130]), st.integers(0, 2**32))
 def test_every_batch_shape_gives_the_keys_made_by_hand(shared, wanted, n, seed):
     factors = factor_arrays(wanted, n, seed)
     keys = shared.derive(wanted, factors)
@@ -193,6 +208,10 @@ def test_a_store_is_never_overwritten_and_must_exist(tmp_path):
         (InvalidInput, "PURPOSE", {"purpose": "enc"}),
         (InvalidInput, "PURPOSE", {"method": "gp-emv", "purpose": None}),
         (InvalidInput, "FACTOR_LENGTH", {"method": "gp-emv", "purpose": "enc", "upper_factors": (b"12345678",)}),
+        (InvalidInput, "FACTOR_LENGTH", {"method": "an10922", "upper_factors": (b"12345678",)}),
+        (InvalidInput, "PURPOSE", {"method": "an10922", "purpose": "enc"}),
+        (InvalidInput, "METHOD_ALGORITHM", {"method": "emv-c"}),
+        (InvalidInput, "LABEL", {"label": b"l"}),
     ],
 )
 def test_wrong_derivations_are_named(shared, kind, reason, change):
@@ -219,6 +238,12 @@ def test_factors_that_do_not_fit_are_refused(shared, factors):
     with pytest.raises(InvalidInput) as caught:
         shared.derive(wanted, factors)
     assert caught.value.reason == "WRONG_SHAPE"
+
+
+def test_no_card_at_all_is_refused(shared):
+    with pytest.raises(InvalidInput) as caught:
+        shared.derive([Derivation("t.sm4", "pboc", "sm4")], [np.zeros((0, 8), np.uint8)])
+    assert caught.value.reason == "NO_ROWS"
 
 
 def test_only_active_keys_derive_and_a_plan_does_not_outlive_a_state(store):
@@ -420,8 +445,8 @@ def test_closing_wipes_masters_and_plans(tmp_path):
     store = make(tmp_path)
     store.derive([Derivation("t.3des", "pboc", "3des", UPPER)], [np.zeros((1, 8), np.uint8)])
     masters = [secret.reveal() for secret in store._masters.values()]
-    upper = [secret.reveal() for secret in store._upper.values()]
-    plans = [group.masters.array for plan in store._plans.values() for group in plan._groups]
+    upper = [secret.reveal() for secret in store._working._upper.values()]
+    plans = [group.masters.array for plan in store._working._plans.values() for group in plan._groups]
     store.close()
     assert masters
     assert upper

@@ -70,7 +70,7 @@ def test_gp_vectors(test):
 @given(key16, pan, psn)
 def test_option_a_and_b_equal_pyemv(master, number, sequence):
     for ours, theirs in ((diversify.emv_a, pyemv.kd.derive_icc_mk_a), (diversify.emv_b, pyemv.kd.derive_icc_mk_b)):
-        assert ours("3des", master, [number], [sequence])[0].tobytes() == theirs(master, number, sequence)
+        assert ours("3des", master, [number], [sequence], allow_weak=True)[0].tobytes() == theirs(master, number, sequence)
 
 
 @given(st.lists(st.tuples(pan, psn), min_size=1, max_size=12), st.sampled_from("ab"))
@@ -142,8 +142,8 @@ def test_parity(data):
 
 @given(key16, st.binary(min_size=8, max_size=8))
 def test_parity_of_pboc_equals_psec(master, factor):
-    raw = diversify.pboc("3des", master, factor)
-    assert diversify.pboc("3des", master, factor, "odd").tobytes() == psec.des.adjust_key_parity(raw.tobytes())
+    raw = diversify.pboc("3des", master, factor, allow_weak=True)
+    assert diversify.pboc("3des", master, factor, "odd", allow_weak=True).tobytes() == psec.des.adjust_key_parity(raw.tobytes())
 
 
 def test_verify_kcv_raises():

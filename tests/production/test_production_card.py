@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from engine.personalize.script import script_of
 from engine.personalize.segment import from_slab, to_slab
 from engine.production.card import CardInMaking, identity_of, lease_commands
 from engine.profiles.compile import compile_profile
@@ -96,7 +97,8 @@ def test_no_secret_is_on_the_wire(custody, tmp_path):
     assert "欧阳".encode("gb18030") not in wire
     assert pan_of(19) not in wire
     # and under the channel's encryption keys are still under the DEK
-    stream = card._encrypted_image(card._session, card._image)
+    script = script_of(COMPILED)
+    stream = card._row(card._session, card._image, card._issuer)[script.image_at :][: len(image)].tobytes()
     for offset, length in COMPILED.spans:
         assert stream[offset : offset + length] != image[offset : offset + length]
     secret = {at for offset, length in COMPILED.spans for at in range(offset, offset + length)}

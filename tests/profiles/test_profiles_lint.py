@@ -79,6 +79,7 @@ CASES = [
     ("channel-s16", lambda d: d["channel"].update(i="71")),
     ("channel-level", lambda d: d["channel"].update(i="00")),
     ("channel-level", lambda d: d["channel"].update(i="42")),
+    ("channel-method", lambda d: d["channel"]["issuer"].update(method="gp-emv")),
     ("channel-kvn", lambda d: d["channel"]["issuer"].update(kvn="30")),
     ("channel-master", lambda d: d["channel"]["issuer"].update(master="maker.kmc")),
     ("application-twice", lambda d: twice(d["applications"])),

@@ -45,7 +45,8 @@ class Finance(Applet):
         return dgi in _KEYS or dgi == _PIN
 
     def spans(self, dgi: int, value: bytes) -> list[tuple[int, int]]:
-        if len(value) != (16 if dgi == _PIN else 48):
+        # the PIN block alone under a DES key, padded to a block under an AES key
+        if len(value) not in ((8, 16) if dgi == _PIN else (48,)):
             raise Refused(0x6A80)
         return [(0, len(value))]
 
@@ -89,7 +90,7 @@ class Finance(Applet):
         self._put(dgi, value)
 
     def _store_pin(self, value: bytes) -> None:
-        block = unpad80(value)
+        block = unpad80(value) if len(value) == 16 else value
         # Format 2: 2, number of digits, digits, F (EMV Book 3 6.5.12).
         if block is None or len(block) != 8 or block[0] >> 4 != 2 or not 4 <= block[0] & 0x0F <= 12:
             raise Refused(0x6A80)
