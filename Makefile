@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .stamps
 SUDO := $(shell if [ "$$(id -u)" = 0 ]; then true; elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then echo sudo -n; else echo none; fi)
-DEBIAN_RUN := pcscd vsmartcard-vpcd libpcsclite-dev swig gcc libc6-dev make
-DEBIAN_TEST := opensc softhsm2 valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+DEBIAN_RUN := pcscd vsmartcard-vpcd libpcsclite-dev swig gcc libc6-dev make fonts-wqy-microhei
+DEBIAN_TEST := opensc softhsm2 valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user poppler-utils
 # what Debian's own python3 lacks until python3-venv and python3-dev are there
 HAS_VENV := import ensurepip, os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path('include') + '/Python.h'))
 SOURCES := $(wildcard cext/*.pyx cext/*.pxi cext/src/*.c cext/src/*.h) cext/integrity.py cext/selftest.json setup.py pyproject.toml requirements.txt
@@ -47,7 +47,9 @@ c-test arm64-test ct-ttest ct-valgrind ct-trace: $(STAMPS)/test
 bench: $(STAMPS)/test
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest bench -q --benchmark-json=.benchmarks/latest.json
-	$(BIN)/python -m bench.readme .benchmarks/latest.json
+	$(BIN)/python -m bench.ratios --json > .benchmarks/ratios.json
+	$(BIN)/python -m bench.rekey --json --out .benchmarks > .benchmarks/rekey.json
+	$(BIN)/python -m bench.readme .benchmarks
 
 proto: $(STAMPS)/test
 	$(BIN)/python proto/generate.py

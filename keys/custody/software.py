@@ -208,7 +208,7 @@ class SoftwareCustody:
     def derive(self, derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16); see `keys.custody.Custody.derive`."""
         with self._lock:
-            return self._working.derive([(derivation, self._usable(derivation)) for derivation in derivations], factors)
+            return self._working.derive_same(derivations, self._usable, factors)
 
     def derive_wrapped(
         self,

@@ -55,20 +55,37 @@ class WorkingKeys:
         self._start = start
         self._upper: dict[tuple[Master, tuple[bytes, ...]], SecretBytes] = {}
         self._plans: dict[tuple[tuple[Derivation, Master], ...], Plan] = {}
+        # the same by identity: a profile's hundred derivations are one tuple, and hashing them costs more than a card's keys
+        self._same: dict[int, tuple[Sequence[Derivation], Plan]] = {}
         self._lock = threading.RLock()
 
     def derive(self, wanted: Sequence[tuple[Derivation, Master]], factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16); raises InvalidInput (WRONG_SHAPE, NO_ROWS)."""
-        key = tuple(wanted)
         with self._lock:
-            plan = self._plans.get(key)
-            if plan is None:
-                masters = iter([self.upper_key(derivation, master) for derivation, master in key])
-                plan = Plan([derivation for derivation, _ in key], lambda _: next(masters))
-                if len(self._plans) >= _MAX_PLANS:
-                    self._plans.pop(next(iter(self._plans))).close()
-                self._plans[key] = plan
-            return plan.run(factors)
+            return self._plan(tuple(wanted)).run(factors)
+
+    def derive_same(
+        self, derivations: Sequence[Derivation], master: Callable[[Derivation], Master], factors: Sequence[ByteArray]
+    ) -> SecretArray:
+        """As `derive`. Which master each descends from is asked once for a tuple, until `forget`."""
+        with self._lock:
+            known = self._same.get(id(derivations))
+            if known is None or known[0] is not derivations:
+                known = derivations, self._plan(tuple((derivation, master(derivation)) for derivation in derivations))
+                if isinstance(derivations, tuple):
+                    self._same[id(derivations)] = known
+            return known[1].run(factors)
+
+    def _plan(self, key: tuple[tuple[Derivation, Master], ...]) -> Plan:
+        plan = self._plans.get(key)
+        if plan is None:
+            masters = iter([self.upper_key(derivation, master) for derivation, master in key])
+            plan = Plan([derivation for derivation, _ in key], lambda _: next(masters))
+            if len(self._plans) >= _MAX_PLANS:
+                self._same.clear()
+                self._plans.pop(next(iter(self._plans))).close()
+            self._plans[key] = plan
+        return plan
 
     def upper_key(self, wanted: Derivation, master: Master) -> SecretBytes:
         """The master after the upper factors. Shared prefixes (same province, same city) are computed once."""
@@ -83,6 +100,7 @@ class WorkingKeys:
             for secret in self._upper.values():
                 secret.close()
             self._plans.clear()
+            self._same.clear()
             self._upper.clear()
 
     def _kept(self, wanted: Derivation, master: Master, depth: int) -> SecretBytes:
