@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 import cext
 from bench.context import context
-from engine.cli.serve import create_test_store, open_store
+from engine.cli.teststore import create_test_store
 from engine.profiles.compile import compile_profile
 from engine.profiles.model import load
 from engine.rekey.population import MadeUp
@@ -94,16 +94,16 @@ def crypto_seconds(cards: int, threads: int) -> float:
 
 def open_test_store(place: Path) -> SoftwareCustody:
     create_test_store(place, "bench", ["zhengzhou-citizen-card"], scrypt_n=1024)
-    return open_store(place, "bench", dev=True)
+    return SoftwareCustody.open(place, "bench", mode="test")
 
 
 def file_seconds(cards: int, out: Path) -> dict[str, Any]:
-    """The engine's own run into `out`, which must be empty, on two workers."""
+    """The engine's own run into `out`, which must be empty, with as many workers as there are cores."""
     compiled = compile_profile(load("zhengzhou-citizen-card"))
     with open_test_store(out / "keys") as custody:
         request = build(
             compiled,
-            MadeUp(compiled.loaded.profile, cards),
+            MadeUp(compiled.loaded.profile, cards, ("chip_serial", "transport_serial", "pan", "psn")),
             custody,
             patterns=SELECT,
             scheme="ecb",
@@ -111,9 +111,10 @@ def file_seconds(cards: int, out: Path) -> dict[str, Any]:
             keks=[],
             part_rows=PART,
         )
-        outcome = Rekey(request, custody, out / "parts", test=True, workers=2, progress=lambda _: None).run()
+        outcome = Rekey(request, custody, out / "parts", test=True, workers=len(os.sched_getaffinity(0)), progress=lambda _: None).run()
     timing = outcome.timing
     return {
+        "workers": len(os.sched_getaffinity(0)),
         "seconds": round(outcome.seconds, 2),
         "bytes": sum(part.bytes for part in outcome.manifest.parts),
         "keys": outcome.made_keys,

@@ -44,11 +44,12 @@ class Population(Protocol):
 def digits_of(numbers: npt.NDArray[np.uint64], width: int) -> Bytes2D:
     """Decimal digits of whole numbers, (n, width) ASCII, leading zeros."""
     out = np.empty((len(numbers), width), np.uint8)
-    left = numbers.copy()
+    left = numbers
     for at in range(width - 4, -4, -4):
-        left, four = np.divmod(left, np.uint64(10_000))
-        text = _FOUR[four.astype(np.intp)]
+        above = left // np.uint64(10_000)  # by vectors, which divmod is not
+        text = np.take(_FOUR, (left - above * np.uint64(10_000)).astype(np.intp), axis=0)
         out[:, max(at, 0) : at + 4] = text[:, max(-at, 0) :]
+        left = above
     return out
 
 
@@ -70,13 +71,18 @@ class MadeUp:
 
     digest = "made up"
 
-    def __init__(self, profile: Profile, cards: int) -> None:
-        """Raises InvalidInput CARDS unless 1 to a thousand million, or fewer where a pool of the profile ends."""
+    def __init__(self, profile: Profile, cards: int, needed: Iterable[str] | None = None) -> None:
+        """`needed`: the columns that are asked for, None for all.
+
+        Raises InvalidInput CARDS unless 1 to a thousand million, or fewer where a pool of the profile ends.
+        """
         room = min([MAX_CARDS, *(pool.last - pool.first + 1 for pool in profile.serials)])
         if not 1 <= cards <= room:
             raise InvalidInput("CARDS", f"1 to {room:,} cards can be made up for this profile, not {cards:,}")
         self.cards = cards
-        self._pools = profile.serials
+        names = None if needed is None else set(needed)
+        self._pools = [pool for pool in profile.serials if names is None or f"{pool.name}_serial" in names]
+        self._with_pan = names is None or "pan" in names
 
     def columns(self, first: int, count: int) -> Mapping[str, Column]:
         numbers = np.arange(first, first + count, dtype=np.uint64)
@@ -86,6 +92,8 @@ class MadeUp:
             digits[:, : len(pool.prefix)] = np.frombuffer(pool.prefix.encode(), np.uint8)
             digits[:, len(pool.prefix) :] = digits_of(numbers + np.uint64(pool.first), pool.digits - len(pool.prefix))
             columns[f"{pool.name}_serial"] = digits
+        if not self._with_pan:
+            return columns
         pan = np.empty((count, _PAN_DIGITS - 1), np.uint8)
         pan[:, :6] = np.frombuffer(_MADE_UP_BIN, np.uint8)
         pan[:, 6:] = digits_of(numbers, _PAN_DIGITS - 7)

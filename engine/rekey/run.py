@@ -30,6 +30,7 @@ from engine.rekey.request import Request
 from engine.rekey.sink import HashingSink, disk_error
 from engine.rekey.tunion import TUnionPart
 from keys.custody import Custody
+from keys.custody.policy import working_for
 from keys.custody.wrapping import KCV_LEN, WRAPPED_LEN
 from keys.errors import Corrupt
 
@@ -129,7 +130,8 @@ class Rekey:
             sample = sorted(cards.start + secrets.randbelow(len(cards)) for _ in range(WITNESS_CARDS))
             sink = HashingSink(path)
             try:
-                witnessed = self._write(sink, cards, sample)
+                with working_for(request.compiled.loaded.profile.name):
+                    witnessed = self._write(sink, cards, sample)
             except BaseException:
                 sink.close()
                 raise
@@ -149,6 +151,9 @@ class Rekey:
                 if self._stop.is_set():
                     return
                 size, sha256 = sink.size, sink.finish()
+        except OSError as error:
+            raise disk_error(error, path) from None
+        else:
             part = Part(name=path.name, first=cards.start, cards=len(cards), bytes=size, sha256=sha256, witnessed=witnessed)
             with self._lock:
                 parts = sorted((*self._manifest.parts, part), key=lambda item: item.name)

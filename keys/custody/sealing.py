@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hmac
 import os
 import re
@@ -17,26 +18,32 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt as ScryptKdf
 
 from keys.algorithms import Algorithm
 from keys.custody.sealedfile import S, Scrypt, SealedKey, Store, canonical
-from keys.errors import Corrupt, Denied, InvalidInput
+from keys.errors import Corrupt, Denied, InvalidInput, Unavailable
 from keys.hierarchy import KeyState, MasterKeyRecord
 from keys.kcv import verify_kcv
-from keys.parity import odd_parity
+from keys.parity import with_odd_parity
 from keys.secrets import SecretBytes
 from keys.weak import refuse_weak, weak_rows
 
 MASTER_LEN: Final = 16
 _NONCE_LEN: Final = 12
+_TAG_LEN: Final = 16
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.getrandom.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
+_libc.getrandom.restype = ctypes.c_ssize_t
 KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def passphrase_key(passphrase: str, kdf: Scrypt) -> SecretBytes:
     """scrypt (RFC 7914), 32 bytes."""
-    return SecretBytes(ScryptKdf(bytes.fromhex(kdf.salt_hex), 32, kdf.n, kdf.r, kdf.p).derive(passphrase.encode()))
+    made = ScryptKdf(bytes.fromhex(kdf.salt_hex), 32, kdf.n, kdf.r, kdf.p)
+    return SecretBytes.fill(32, lambda out: made.derive_into(passphrase.encode(), out))
 
 
 def subkey(root: SecretBytes, label: str) -> SecretBytes:
     """A 32-byte key for one purpose: HKDF-Expand (RFC 5869) of the root secret, which is random and needs no extraction."""
-    return SecretBytes(HKDFExpand(SHA256(), 32, b"citycard/" + label.encode()).derive(root.reveal()))
+    made = HKDFExpand(SHA256(), 32, b"citycard/" + label.encode())
+    return SecretBytes.fill(32, lambda out: made.derive_into(root.reveal(), out))
 
 
 def seal(kek: SecretBytes, secret: SecretBytes, context: bytes) -> str:
@@ -55,7 +62,8 @@ def unseal(kek: SecretBytes, sealed_hex: str, context: bytes) -> SecretBytes:
     if len(sealed) < _NONCE_LEN + 16:
         raise Corrupt("KEYSTORE_CORRUPT", "key store: a sealed value is cut short")
     with kek.reveal() as key:
-        return SecretBytes(AESGCM(key).decrypt(sealed[:_NONCE_LEN], sealed[_NONCE_LEN:], context))
+        cipher, nonce, text = AESGCM(key), sealed[:_NONCE_LEN], sealed[_NONCE_LEN:]
+        return SecretBytes.fill(len(text) - 16, lambda out: cipher.decrypt_into(nonce, text, context, out))
 
 
 def root_context(store_id: str, kdf: Scrypt, test: bool) -> bytes:
@@ -98,18 +106,29 @@ def unseal_masters(root: SecretBytes, store: Store) -> dict[tuple[str, int], Sec
     return masters
 
 
-def random_master(algorithm: Algorithm) -> SecretBytes:
-    """16 random bytes; for 3DES with odd parity, and none of those keys that `keys.weak` refuses."""
+def random_secret(length: int) -> SecretBytes:
+    """Random bytes from the system straight into locked memory: `os.urandom` would leave a copy in the heap."""
+
+    def fill(view: memoryview) -> None:
+        if _libc.getrandom(np.frombuffer(view, np.uint8).ctypes.data, length, 0) != length:
+            raise Unavailable("RANDOM_SOURCE", "the system gave no random bytes")
+
+    return SecretBytes.fill(length, fill)
+
+
+def random_master(algorithm: Algorithm, length: int = MASTER_LEN) -> SecretBytes:
+    """Random bytes; for 3DES with odd parity, and none of those keys that `keys.weak` refuses."""
     while True:
-        raw = bytearray(os.urandom(MASTER_LEN))
+        secret = random_secret(length)
         if algorithm != "3des":
-            return SecretBytes.move(raw)
-        array = np.frombuffer(raw, np.uint8)
-        array[:] = odd_parity(array)
-        weak = weak_rows(array.reshape(1, -1)).any()
-        del array
+            return secret
+        odd = with_odd_parity(secret)
+        secret.close()
+        with odd.reveal() as raw:
+            weak = weak_rows(np.frombuffer(raw, np.uint8).reshape(1, -1)).any()
         if not weak:
-            return SecretBytes.move(raw)
+            return odd
+        odd.close()
 
 
 def check_new_key(record: MasterKeyRecord, key: SecretBytes, *, allow_weak: bool = False) -> None:
