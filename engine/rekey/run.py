@@ -38,7 +38,6 @@ ByteArray = npt.NDArray[np.uint8]
 
 # Cards of each part whose every key the witness makes again.
 WITNESS_CARDS: Final = 2
-_SYNC_BYTES: Final = 64 << 20
 _DISK_THREADS: Final = 2
 
 
@@ -189,8 +188,6 @@ class Rekey:
             began = timing.add("witness", began)
             writer.add(columns, wrapped, checks)
             timing.add("files", began)
-            if sink.unsynced > _SYNC_BYTES:
-                self._disk.submit(sink.sync)
             self._progress(rows)
         writer.close()
         return witnessed
