@@ -97,19 +97,37 @@ typedef struct {
 
 static uint8_t table[256], guess[16];
 
-/* Every secret of the call, and the chaining value it begins with. */
-static void set_secrets(subject *what, uint64_t random_class)
+#define STAGE 4096
+typedef struct {
+    uint8_t keys[STAGE], mac_keys[STAGE], kek[STAGE];
+} secrets;
+
+/* Every secret of the call. */
+static void draw_secrets(const subject *what, secrets *drawn, uint64_t random_class)
 {
     const cc_call *const call = what->call;
+    const cc_room *const room = &what->room;
+    if (room->keys_len > STAGE || room->mac_len > STAGE || room->kek_len > STAGE)
+        abort();
+    if (room->keys)
+        set_secret(drawn->keys, room->keys_len, call->keys ? call->keys : call->data, call->keys ? call->key_len : call->length, random_class);
+    if (room->mac_keys)
+        set_secret(drawn->mac_keys, room->mac_len, call->mac_keys, call->key_len, random_class);
+    if (room->kek)
+        set_secret(drawn->kek, room->kek_len, call->kek, call->kek_len, random_class);
+}
+
+/* Puts them where the call finds them, and the chaining value it begins with. */
+static void place_secrets(subject *what, const secrets *drawn)
+{
     if (what->room.keys)
-        set_secret(what->room.keys, what->room.keys_len, call->keys ? call->keys : call->data, call->keys ? call->key_len : call->length,
-                   random_class);
+        memcpy(what->room.keys, drawn->keys, what->room.keys_len);
     if (what->room.mac_keys)
-        set_secret(what->room.mac_keys, what->room.mac_len, call->mac_keys, call->key_len, random_class);
+        memcpy(what->room.mac_keys, drawn->mac_keys, what->room.mac_len);
     if (what->room.kek)
-        set_secret(what->room.kek, what->room.kek_len, call->kek, call->kek_len, random_class);
-    if (call->chain)
-        memcpy(what->room.chain, call->chain, call->chain_len);
+        memcpy(what->room.kek, drawn->kek, what->room.kek_len);
+    if (what->call->chain)
+        memcpy(what->room.chain, what->call->chain, what->call->chain_len);
 }
 
 static uint64_t trace_leak(subject *what, uint64_t random_class)
@@ -125,16 +143,20 @@ static uint64_t trace_leak(subject *what, uint64_t random_class)
     return cycles() - start;
 }
 
-/* The same call with random secrets comes first, untimed. Without it a call of the fixed class often follows one with the very same secrets,
- * a call of the other never does, and processors show that: two different fixed keys then take the same time, and a fixed key a fraction of a
- * cycle less than a new one (t of 5 to 30 at 10^6 traces, from AES instructions alone). */
+/* Both kinds of secrets are drawn first, then the same call is made with random ones, untimed, and only then with those of the class, which
+ * are copied in. So every timed call has the same instructions and the same kind of secrets before it. Without that the way the harness makes
+ * a fixed key shows, and nothing of the kernel: t of 5 to 30 at 10^6 traces for calls of a few hundred cycles, for fixed against random keys,
+ * and none for one fixed key against another. */
 static uint64_t trace(subject *what, uint64_t random_class)
 {
+    static secrets before, timed;
     if (what->leak)
         return trace_leak(what, random_class);
-    set_secrets(what, 1);
+    draw_secrets(what, &timed, random_class);
+    draw_secrets(what, &before, 1);
+    place_secrets(what, &before);
     run_call(what->level, what->call, &what->room);
-    set_secrets(what, random_class);
+    place_secrets(what, &timed);
     const uint64_t start = cycles();
     run_call(what->level, what->call, &what->room);
     return cycles() - start;
