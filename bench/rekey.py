@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 import cext
 from bench.context import context
-from engine.cli.serve import create_test_store
+from engine.cli.teststore import create_test_store
 from engine.profiles.compile import compile_profile
 from engine.profiles.model import load
 from engine.rekey.population import MadeUp

@@ -3,8 +3,8 @@
     python -m pytest bench/test_bench_token.py -s
 
 Bulk diversification against C_Encrypt of the same bytes in one call; derive, check and wrap in the token against the same calls from C;
-the SM4 path of the sealed custody against the kernel writing to locked memory. Results are compared before anything is timed. Each ratio
-is the median over rounds in which both sides take their turn.
+the SM4 path of the sealed custody against the kernel writing to locked memory; the whole demo against the one on the software custody.
+Results are compared before anything is timed. Each ratio is the median over rounds in which both sides take their turn.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from pkcs11 import Mechanism
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import cext
+from engine.cli.demo import run_demo
+from engine.orders.synthetic import order_file
 from keys.custody import Derivation
 from keys.custody.policy import KeyPolicy
 from keys.custody.sealed import SealedCustody
@@ -162,3 +165,36 @@ def test_sm4_in_the_sealed_custody(benchmark: BenchmarkFixture, token: TokenCust
                 cext.sm4_pboc(master, factors, out=out.array)
 
         _compare(benchmark, "SM4, sealed", n, lambda: sealed.derive(wanted, [factors]).close(), raw)
+
+
+@pytest.mark.timeout(900)
+def test_demo_on_a_token(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """How much longer the same cards take with masters in a token: production and the whole demo, each the median over paired rounds."""
+    cards, rounds = 600, 5
+    orders = tmp_path / "orders.csv"
+    orders.write_bytes(b"".join(order_file(cards)))
+    seconds: dict[str, list[tuple[float, float]]] = {"software": [], "token": []}
+
+    def demo(custody: Literal["software", "token"], name: str) -> None:
+        made = run_demo(orders, 4, "zhengzhou-citizen-card", tmp_path / name, custody=custody, pcsc=False, quiet=True, time_limit=600)
+        assert made["good"] == cards
+        assert made["reconciled"]
+        seconds[custody].append((made["production_seconds"], made["seconds"]))
+
+    for number in range(rounds):
+        turns: list[Literal["software", "token"]] = ["software", "token"]
+        for custody in turns if number % 2 else reversed(turns):
+            demo(custody, f"{custody}-{number}")
+    pairs = list(zip(seconds["token"], seconds["software"], strict=True))
+    production = statistics.median(token[0] / software[0] for token, software in pairs)
+    whole = statistics.median(token[1] / software[1] for token, software in pairs)
+    benchmark.extra_info |= {
+        "operation": "demo on a token",
+        "batch": cards,
+        "token_seconds": statistics.median(token[0] for token, _ in pairs),
+        "software_seconds": statistics.median(software[0] for _, software in pairs),
+        "ratio": round(production, 3),
+        "whole_ratio": round(whole, 3),
+    }
+    print(dict(benchmark.extra_info))
+    benchmark.pedantic(demo, ("token", "last"), rounds=1, iterations=1)  # type: ignore[no-untyped-call]

@@ -26,8 +26,9 @@ Scp02Kind = Literal["s_enc", "c_mac", "dek"]
 _SCP02_CONSTANTS: Final[dict[Scp02Kind, bytes]] = {"s_enc": b"\x01\x82", "c_mac": b"\x01\x01", "dek": b"\x01\x81"}
 # GPC Amendment D 4.1.5.
 Scp03Kind = Literal["s_enc", "s_mac", "s_rmac"]
-_SCP03_CONSTANTS: Final[dict[Scp03Kind, int]] = {"s_enc": 0x04, "s_mac": 0x06, "s_rmac": 0x07}
-_CARD_CRYPTOGRAM, _HOST_CRYPTOGRAM = 0x00, 0x01
+SCP03_CONSTANTS: Final[dict[Scp03Kind, int]] = {"s_enc": 0x04, "s_mac": 0x06, "s_rmac": 0x07}
+CARD_CRYPTOGRAM: Final = 0x00
+HOST_CRYPTOGRAM: Final = 0x01
 
 
 class Scp02Keys(NamedTuple):
@@ -106,7 +107,7 @@ def scp03_session_key(static: BytesOrArray, kind: Scp03Kind, host_challenges: By
     """GPC Amendment D 6.2.1: S-ENC from the static ENC key, S-MAC and S-RMAC from the MAC key, by both challenges (n, 8)."""
     context = _context(host_challenges, card_challenges)
     keys = card_keys("aes", static, len(context), "static keys", KEY_LENS["aes"])
-    return _scp03_kdf(keys, _SCP03_CONSTANTS[kind], context, keys.shape[-1])
+    return _scp03_kdf(keys, SCP03_CONSTANTS[kind], context, keys.shape[-1])
 
 
 def scp03_session_keys(enc: BytesOrArray, mac: BytesOrArray, host_challenges: BytesOrArray, card_challenges: BytesOrArray) -> Scp03Keys:
@@ -123,7 +124,7 @@ def scp03_cryptograms(s_mac: BytesOrArray, host_challenges: BytesOrArray, card_c
     """GPC Amendment D 6.2.2: cryptograms in S8 mode under S-MAC."""
     context = _context(host_challenges, card_challenges)
     keys = card_keys("aes", s_mac, len(context), "session keys", KEY_LENS["aes"])
-    return Cryptograms(*(_scp03_kdf(keys, constant, context, 8) for constant in (_CARD_CRYPTOGRAM, _HOST_CRYPTOGRAM)))
+    return Cryptograms(*(_scp03_kdf(keys, constant, context, 8) for constant in (CARD_CRYPTOGRAM, HOST_CRYPTOGRAM)))
 
 
 def pboc_ac_keys(algorithm: str, masters: BytesOrArray, atcs: BytesOrArray) -> ByteArray:

@@ -10,7 +10,8 @@ from engine.calc.fields import Fields, bad_length, bad_value, unsupported
 from engine.calc.operations import Answer
 from engine.personalize import scp02 as scp02_host
 from engine.personalize.scp02 import Scp02Session
-from engine.personalize.scp03 import C_DECRYPTION, C_MAC, PSEUDO_RANDOM, S16, Scp03Session, offered_levels
+from engine.personalize.scp03 import Scp03Session
+from engine.personalize.scp03_channel import C_DECRYPTION, C_MAC, PSEUDO_RANDOM, S16, offered_levels
 from engine.personalize.securechannel import SecureChannel
 from keys.algorithms import KEY_LENS
 from keys.errors import Denied, Unsupported

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import grpc
 import typer
@@ -44,6 +44,9 @@ def demo(
     orders: Annotated[Path, typer.Option("--orders", help="Order file.")] = ORDERS,
     stations: Annotated[int, typer.Option("--stations", min=1, max=64, help="Station processes.")] = 4,
     profile: Annotated[str, typer.Option("--profile", help="Card profile.")] = "zhengzhou-citizen-card",
+    custody: Annotated[
+        Literal["software", "token"], typer.Option("--custody", help="Who holds the keys; token: a SoftHSM token made for this demo.")
+    ] = "software",
     pcsc: Annotated[bool, typer.Option("--pcsc", help="Reach the chips through a real pcscd with two readers.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Fresh directory for everything; default: a new one under .demo.")] = None,
     time_limit: Annotated[float, typer.Option(help="Give up after this many seconds.")] = 3600.0,
@@ -54,7 +57,7 @@ def demo(
     # told to stop, the demo stops what it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     place = data or Path(".demo") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    result = run_demo(orders, stations, profile, place, pcsc=pcsc, quiet=as_json, time_limit=time_limit)
+    result = run_demo(orders, stations, profile, place, custody=custody, pcsc=pcsc, quiet=as_json, time_limit=time_limit)
     if as_json:
         output.emit_json(result)
     else:
@@ -64,7 +67,15 @@ def demo(
 
 
 def run_demo(
-    orders: Path, stations: int, profile: str, place: Path, *, pcsc: bool, quiet: bool, time_limit: float
+    orders: Path,
+    stations: int,
+    profile: str,
+    place: Path,
+    *,
+    custody: Literal["software", "token"] = "software",
+    pcsc: bool,
+    quiet: bool,
+    time_limit: float,
 ) -> dict[str, Any]:
     """The whole demo in the fresh directory `place`; the summary that --json prints. Unavailable DATA_NOT_FRESH."""
     began = time.monotonic()
@@ -74,7 +85,7 @@ def run_demo(
         raise Unavailable("DATA_NOT_FRESH", f"{place} is not empty: a demo begins in a fresh directory")
     with ExitStack() as stack:
         rig = stack.enter_context(PcscdRig()) if pcsc else None
-        plant = stack.enter_context(Plant(place))
+        plant = stack.enter_context(Plant(place, custody))
         run = _Run(plant, orders, min(stations, MAX_SLOTS) if rig else stations, profile, rig, quiet=quiet)
         result = run.make(began + time_limit)
     result["audit"] = str(_export_audit(place))
@@ -115,7 +126,8 @@ class _Run:
         """Keys, server, stock, stations, job, counts, report; the summary."""
         count = self.plant.make_keys(self.profile)
         address = self.plant.start_server()
-        self.say(f"server at {address} with {count} TEST master keys, process {self.plant.pid('server')}")
+        held = "sealed under a passphrase" if self.plant.token is None else "in a SoftHSM token, SM4 masters sealed under a key of it"
+        self.say(f"server at {address} with {count} TEST master keys {held}, process {self.plant.pid('server')}")
         records = _records(self.orders)
         each = blanks_for(records, len(self.names))
         client.run(address, lambda channel: self._stock(channel, each))
@@ -220,6 +232,7 @@ class _Run:
             "report_file": str(data / "report.json"),
             "rejects_file": str(data / "rejects.csv"),
             "results_file": str(data / "results.csv"),
+            "custody": "token" if self.plant.token else "software",
             "transport": "pcsc" if self.rig else "in-process",
         }
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from engine.calc import run as run_calc
-from engine.cli import demo, job, output, profile, rekey, serve, station, stock, token, virtual
+from engine.cli import ceremony, demo, job, keyblock, keys, output, profile, serve, station, stock, token, virtual
 from keys.errors import CitycardError
 
 app = typer.Typer(
@@ -28,8 +28,9 @@ app.add_typer(stock.sample, name="sample")
 app.add_typer(profile.app, name="profile")
 app.add_typer(virtual.app, name="virtual")
 app.add_typer(token.app, name="token")
-serve.keys_app.command()(rekey.rekey)
-app.add_typer(serve.keys_app, name="keys")
+app.add_typer(ceremony.app, name="ceremony")
+app.add_typer(keyblock.app, name="keyblock")
+app.add_typer(keys.app, name="keys")
 app.command()(serve.serve)
 app.command()(station.station)
 app.command()(demo.demo)

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
-from engine.cli.serve import create_test_store
+from engine.cli.softhsm import SoftHsm
+from engine.cli.teststore import create_test_store, create_test_token_store
 from keys.errors import Unavailable
+from keys.secrets import SecretBytes
 
 START_S: Final = 30.0
 STOP_S: Final = 40.0
@@ -22,8 +24,9 @@ STOP_S: Final = 40.0
 class Plant:
     """Processes of a demo or a test. Leaving the context stops all of them; logs stay in `data`/log."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, custody: Literal["software", "token"] = "software") -> None:
         self.data = data
+        self.token = SoftHsm(data / "token") if custody == "token" else None
         self.address = ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -42,20 +45,29 @@ class Plant:
     def passphrase_file(self) -> Path:
         return self.data / "passphrase"
 
+    @property
+    def secret_file(self) -> Path:
+        """What opens the keys: the passphrase, or the token's PIN."""
+        return self.token.pin_file if self.token else self.passphrase_file
+
     def make_keys(self, profile: str) -> int:
-        """TEST keys under a random passphrase, which lies beside them: nothing here protects anything real."""
+        """TEST keys under a random passphrase or PIN, which lies beside them: nothing here protects anything real."""
         self.data.mkdir(parents=True, exist_ok=True)
+        if self.token:
+            config = self.token.make()
+            with self.token.in_this_process():
+                return create_test_token_store(self.server_data, config, SecretBytes(self.token.pin()), [profile])
         self.passphrase_file.touch(mode=0o600)
         self.passphrase_file.write_text(secrets.token_urlsafe(24) + "\n")
         return create_test_store(self.server_data, self.passphrase_file.read_text().strip(), [profile])
 
-    def start_server(self, *, port: int = 0) -> str:
+    def start_server(self, *extra: str, port: int = 0) -> str:
         """Starts `citycard serve`; its address once it answers. Unavailable SERVER_FAILED with the last line of its log."""
         port_file = self.data / "port"
         port_file.unlink(missing_ok=True)
         arguments = ["serve", "--data", str(self.server_data), "--bind", f"127.0.0.1:{port}", "--dev"]
-        arguments += ["--passphrase-file", str(self.passphrase_file), "--port-file", str(port_file)]
-        process = self._spawn("server", arguments)
+        arguments += ["--pin-file", str(self.secret_file), "--port-file", str(port_file), *extra]
+        process = self._spawn("server", arguments, self.token.environment if self.token else None)
         deadline = time.monotonic() + START_S
         while not port_file.exists():
             if process.poll() is not None or time.monotonic() > deadline:

@@ -15,14 +15,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 import cext
 from engine.cli import output
 from engine.cli.job import Json
-from engine.cli.serve import KEYSTORE, PassphraseFile, create_test_store, open_store, read_passphrase
+from engine.cli.stores import SecretFile, open_offline
+from engine.cli.teststore import create_test_store
+from engine.production.keyroom import KeyRoom
+from engine.production.keysetup import KEYSTORE_FILE
 from engine.profiles import lint
 from engine.profiles.compile import CompiledProfile, compile_profile
 from engine.profiles.model import load
 from engine.rekey import request as requests
 from engine.rekey.population import MadeUp, ParquetPopulation, Population, needed_columns
 from engine.rekey.run import Outcome, Rekey
-from keys.custody.software import SoftwareCustody
 from keys.custody.wrapping import as_scheme
 from keys.errors import InvalidInput
 
@@ -41,7 +43,7 @@ def rekey(
     data: Annotated[
         Path | None, typer.Option("--data", help="Data directory of the key store; default: TEST keys of the run's own.")
     ] = None,
-    passphrase_file: PassphraseFile = None,
+    secret_file: SecretFile = None,
     kek: Annotated[list[str] | None, typer.Option("--kek", help="Key-encryption key by name, one for each algorithm needed.")] = None,
     part_cards: Annotated[
         int, typer.Option("--part-cards", min=1, help="Cards in a part file, the unit that a stopped run resumes by.")
@@ -59,7 +61,7 @@ def rekey(
     compiled = compile_profile(loaded)
     chosen = _population(compiled, cards, population, select or [])
     with ExitStack() as stack:
-        custody = stack.enter_context(_custody(out, data, passphrase_file, profile))
+        custody = stack.enter_context(_custody(out, data, secret_file, profile))
         request = requests.build(
             compiled,
             chosen,
@@ -84,24 +86,24 @@ def rekey(
 
 
 def _population(compiled: CompiledProfile, cards: int | None, file: Path | None, patterns: list[str]) -> Population:
+    needed = needed_columns(sorted({compiled.keys[at].card_factor for at in requests.select(compiled, patterns)}))
     if cards is not None:
-        return MadeUp(compiled.loaded.profile, cards)
-    factors = {compiled.keys[at].card_factor for at in requests.select(compiled, patterns)}
-    return ParquetPopulation(file or Path(), needed_columns(sorted(factors)))
+        return MadeUp(compiled.loaded.profile, cards, needed)
+    return ParquetPopulation(file or Path(), needed)
 
 
-def _custody(out: Path, data: Path | None, passphrase_file: Path | None, profile: str) -> SoftwareCustody:
-    """The store that is named, or one of TEST keys in the run's own directory, made at the first run and used again when it goes on."""
+def _custody(out: Path, data: Path | None, secret_file: Path | None, profile: str) -> KeyRoom:
+    """The keys that are named, or TEST keys in the run's own directory, made at the first run and used again when it goes on."""
     if data is not None:
-        return open_store(data, read_passphrase(passphrase_file), dev=True)
+        return open_offline(data, secret_file)
     place = out / TEST_KEYS
     secret = place / "passphrase"
-    if not (place / KEYSTORE).exists():
+    if not (place / KEYSTORE_FILE).exists():
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_urlsafe(24) + "\n")
         create_test_store(place, secret.read_text().strip(), [profile])
-    return open_store(place, read_passphrase(secret), dev=True)
+    return open_offline(place, secret)
 
 
 def _progress(*, quiet: bool) -> Any:  # noqa: ANN401 - a progress bar or nothing

@@ -24,7 +24,8 @@ from keys.secrets import SecretBytes
 
 app = typer.Typer(help="A PKCS#11 token that holds master keys.", no_args_is_help=True)
 
-PIN_MAX: Final = 255
+# longer than any PIN, and than 33 words of a share
+LINE_MAX: Final = 511
 Module = Annotated[Path, typer.Option("--module", envvar="CITYCARD_PKCS11_MODULE", help="The vendor's PKCS#11 module (.so).")]
 Label = Annotated[str, typer.Option("--label", help="The token's label.")]
 Serial = Annotated[str | None, typer.Option("--serial", help="The token's serial number, where labels are not unique.")]
@@ -78,17 +79,22 @@ def read_pin(file: Path | None, whose: str, *, confirm: bool = False) -> SecretB
             return _line(handle)
         finally:
             os.close(handle)
-    with _unseen() as terminal:
-        os.write(terminal, f"PIN of the {whose}: ".encode())
-        pin = _line(terminal)
-        if confirm:
-            os.write(terminal, b"\nThe same again: ")
-            with _line(terminal) as again:
-                if pin != again:
-                    pin.close()
-                    raise InvalidInput("PIN_DIFFERS", "the two PINs are not the same")
-        os.write(terminal, b"\n")
+    pin = read_secret(f"PIN of the {whose}: ")
+    if confirm:
+        with read_secret("The same again: ") as again:
+            if pin != again:
+                pin.close()
+                raise InvalidInput("PIN_DIFFERS", "the two PINs are not the same")
     return pin
+
+
+def read_secret(prompt: str) -> SecretBytes:
+    """A line typed without echo at the terminal of this process. Raises InvalidInput (PIN_MISSING, PIN_LENGTH)."""
+    with _unseen() as terminal:
+        os.write(terminal, prompt.encode())
+        typed = _line(terminal)
+        os.write(terminal, b"\n")
+    return typed
 
 
 @app.command("init")
@@ -150,12 +156,12 @@ def unlock_token(
 
 def _line(handle: int) -> SecretBytes:
     """A line, byte by byte into memory that is wiped. Raises InvalidInput PIN_MISSING for an empty one, PIN_LENGTH."""
-    line, one = bytearray(PIN_MAX + 1), bytearray(1)
+    line, one = bytearray(LINE_MAX + 1), bytearray(1)
     length = 0
     try:
         while os.readv(handle, [one]) and one[0] not in (0x0A, 0x0D):
-            if length > PIN_MAX:
-                raise InvalidInput("PIN_LENGTH", f"a PIN has at most {PIN_MAX} characters")
+            if length > LINE_MAX:
+                raise InvalidInput("PIN_LENGTH", f"a PIN or share has at most {LINE_MAX} characters")
             line[length] = one[0]
             length += 1
         if not length:

@@ -65,18 +65,30 @@ def invert(message: bytes) -> bytes:
     return bytes(b ^ 0xFF for b in message)
 
 
+def cryptogram_seed(atc: bytes) -> bytes:
+    """The 16 bytes whose encryption under the card's key is the PBOC session key of this ATC."""
+    return bytes(6) + atc + bytes(6) + invert(atc)
+
+
 def application_cryptogram(algorithm: Algorithm, key: Buffer, atc: bytes, message: bytes) -> bytes:
     """ARQC under the PBOC session key of this ATC, over CDOL1 data || AIP || ATC || issuer application data: 8 bytes."""
-    x = bytes(6) + atc + bytes(6) + invert(atc)
-    session = bytearray(ecb(algorithm, key, x))
+    session = bytearray(ecb(algorithm, key, cryptogram_seed(atc)))
     return retail_mac(session, message) if algorithm == "3des" else sm4_cbc_mac(session, message)[:8]
+
+
+def load_seed(card: bytes) -> bytes:
+    """The 8 bytes whose encryption under the load key is the session key of a load; `card` as for `load_mac1`."""
+    return card[8:12] + card[4:6] + b"\x80\x00"
+
+
+def load_message(card: bytes, amount: bytes, terminal: bytes) -> bytes:
+    """What MAC1 of a load is made of; `card` as for `load_mac1`."""
+    return card[:4] + amount + b"\x02" + terminal
 
 
 def load_mac1(algorithm: Algorithm, key: Buffer, card: bytes, amount: bytes, terminal: bytes) -> bytes:
     """MAC1 of INITIALIZE FOR LOAD: `card` is balance4 || sequence2 || version1 || algorithm1 || random4; result 4 bytes."""
-    balance, sequence, random = card[:4], card[4:6], card[8:12]
-    x = random + sequence + b"\x80\x00"
-    message = balance + amount + b"\x02" + terminal
+    x, message = load_seed(card), load_message(card, amount, terminal)
     if algorithm == "3des":
         return des_cbc_mac(bytearray(ecb("3des", key, x)), message)[:4]
     return sm4_cbc_mac(bytearray(ecb("sm4", key, x + invert(x))), message)[:4]
@@ -88,7 +100,7 @@ def load_mac1(algorithm: Algorithm, key: Buffer, card: bytes, amount: bytes, ter
 
 def load_session(key: Buffer, card: bytes) -> bytearray:
     """Session key of a load, 8 bytes; `card` is the answer to INITIALIZE FOR LOAD, as for `load_mac1`."""
-    return bytearray(ecb("3des", key, card[8:12] + card[4:6] + b"\x80\x00"))
+    return bytearray(ecb("3des", key, load_seed(card)))
 
 
 def load_mac2(session: Buffer, amount: bytes, terminal: bytes, when: bytes) -> bytes:

@@ -52,6 +52,11 @@ def _column(columns: Mapping[str, Column], name: str) -> Column:
 
 def derive_keys(compiled: CompiledProfile, columns: Mapping[str, Column], custody: Custody) -> SecretArray:
     """All card keys, (k, n, 16), k in the order of `compiled.keys`."""
+    return custody.derive(compiled.derivations, all_factors(compiled, columns))
+
+
+def all_factors(compiled: CompiledProfile, columns: Mapping[str, Column]) -> list[Bytes2D]:
+    """The card level factors of every key, in the order of `compiled.keys`; raises as `card_factors`."""
     cache: dict[tuple[str, str], Bytes2D] = {}
     factors = []
     for key in compiled.keys:
@@ -59,7 +64,7 @@ def derive_keys(compiled: CompiledProfile, columns: Mapping[str, Column], custod
         if at not in cache:
             cache[at] = np.ascontiguousarray(card_factors(key, columns))
         factors.append(cache[at])
-    return custody.derive(compiled.derivations, factors)
+    return factors
 
 
 def key_check_values(compiled: CompiledProfile, keys: SecretArray) -> Bytes2D:
@@ -87,11 +92,16 @@ def build_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys:
 
     Raises InvalidInput as `text_columns` and `write_texts`; WRONG_SHAPE when keys or PINs are not those of this batch.
     """
-    count, rows = keys.array.shape[:2]
+    return fill_images(compiled, columns, keys.array, key_check_values(compiled, keys), pins)
+
+
+def fill_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys: Bytes2D, kcvs: Bytes2D, pins: Bytes2D) -> SecretArray:
+    """`build_images` with what lies in the places of the keys (k, n, 16), clear or not, and of their check values (k, n, 3) given."""
+    count, rows = keys.shape[:2]
     if count != len(compiled.keys) or pins.shape != (rows, 8):
         raise InvalidInput("WRONG_SHAPE", f"{count} keys and PIN blocks of {pins.shape} for {rows} cards of {len(compiled.keys)} keys")
     texts = text_columns(compiled.text_plan, columns, rows)
-    template, kcvs = np.frombuffer(compiled.template, np.uint8), key_check_values(compiled, keys)
+    template = np.frombuffer(compiled.template, np.uint8)
     images = SecretArray.empty((rows, compiled.image_len))
     try:
         for first in range(0, rows, BLOCK_ROWS):
@@ -99,7 +109,7 @@ def build_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys:
             image = images.array[part]
             image[:] = template
             write_texts(compiled.text_plan, texts, image, first)
-            _scatter(image, compiled.key_runs, keys.array[:, part])
+            _scatter(image, compiled.key_runs, keys[:, part])
             _scatter(image, compiled.kcv_runs, kcvs[:, part])
             for offset in compiled.pin_offsets:
                 image[:, offset : offset + 8] = pins[part]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -39,6 +39,25 @@ class Step:
     proves: str | None = None
 
 
+class Material(Protocol):
+    """What the proof of one card needs: its image (image_len,), of which it reads public files only, and answers under its keys.
+
+    `index` is the place of `key` in the profile's keys.
+    """
+
+    @property
+    def image(self) -> Bytes2D: ...
+
+    def block(self, index: int, key: CardKey, block: bytes) -> bytes:
+        """One block encrypted under the key."""
+
+    def load_mac1(self, index: int, key: CardKey, card: bytes, amount: bytes, terminal: bytes) -> bytes:
+        """See `applet_crypto.load_mac1`."""
+
+    def application_cryptogram(self, index: int, key: CardKey, atc: bytes, message: bytes) -> bytes:
+        """See `applet_crypto.application_cryptogram`."""
+
+
 @dataclass(frozen=True)
 class CardMaterial:
     """One card's clear material, owned by the caller: keys (k, 16) in the profile's order, and its image (image_len,)."""
@@ -48,6 +67,15 @@ class CardMaterial:
 
     def key(self, index: int) -> memoryview:
         return np.ascontiguousarray(self.keys[index]).data
+
+    def block(self, index: int, key: CardKey, block: bytes) -> bytes:
+        return ecb(key.algorithm, self.key(index), block)
+
+    def load_mac1(self, index: int, key: CardKey, card: bytes, amount: bytes, terminal: bytes) -> bytes:
+        return load_mac1(key.algorithm, self.key(index), card, amount, terminal)
+
+    def application_cryptogram(self, index: int, key: CardKey, atc: bytes, message: bytes) -> bytes:
+        return application_cryptogram(key.algorithm, self.key(index), atc, message)
 
 
 def equal(what: str, expected: bytes) -> Callable[[bytes], None]:
@@ -72,41 +100,38 @@ def of_length(what: str, length: int) -> Callable[[bytes], None]:
     return check
 
 
-def read_step(read: ReadCheck, material: CardMaterial) -> Step:
+def read_step(read: ReadCheck, material: Material) -> Step:
     """READ RECORD, or READ BINARY of a transparent file, and the exact content that personalization wrote."""
     what = f"{read.application} file {read.sfi:02X}" + (f" record {read.record}" if read.record else "")
     command = bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
     return Step(command, equal(what, material.image[read.start : read.end].tobytes()))
 
 
-def internal_step(key: CardKey, index: int, material: CardMaterial, challenge: Challenge) -> Step:
+def internal_step(key: CardKey, index: int, material: Material, challenge: Challenge) -> Step:
     """INTERNAL AUTHENTICATE: one block under the card's own key."""
     block = challenge(f"internal {key.label}", BLOCK[key.algorithm])
-    expected = ecb(key.algorithm, material.key(index), block)
+    expected = material.block(index, key, block)
     command = bytes([0x00, 0x88, 0x00, key.kid, len(block)]) + block + b"\x00"
     return Step(command, equal(f"INTERNAL AUTHENTICATE {key.label}", expected), key.label)
 
 
-def load_step(load: Load, index: int, key: CardKey, material: CardMaterial) -> Step:
+def load_step(load: Load, index: int, key: CardKey, material: Material) -> Step:
     """INITIALIZE FOR LOAD: MAC1 proves the load key and no balance moves."""
     amount, terminal = bytes.fromhex(load.amount), bytes.fromhex(load.terminal)
     what = f"INITIALIZE FOR LOAD {key.label}"
 
     def check(answer: bytes) -> None:
         of_length(what, 16)(answer)
-        equal(what, load_mac1(key.algorithm, material.key(index), answer[:12], amount, terminal))(answer[12:])
+        equal(what, material.load_mac1(index, key, answer[:12], amount, terminal))(answer[12:])
 
     command = b"\x80\x50\x00\x02\x0b" + bytes.fromhex(load.key_index) + amount + terminal + b"\x10"
     return Step(command, check, key.label)
 
 
-def generate_ac_steps(
-    compiled: CompiledProfile, application: Application, spec: GenerateAc, index: int, material: CardMaterial
-) -> list[Step]:
+def generate_ac_steps(compiled: CompiledProfile, application: Application, spec: GenerateAc, index: int, material: Material) -> list[Step]:
     """GET PROCESSING OPTIONS and GENERATE AC for an ARQC (EMV Book 3): the trace it leaves is one ATC."""
     key = compiled.keys[index]
-    algorithm = key.algorithm
-    gpo_id, iad_id = ("9104", "9200") if algorithm == "3des" else ("9105", "9201")
+    gpo_id, iad_id = ("9104", "9200") if key.algorithm == "3des" else ("9105", "9201")
     options = _value(compiled, material, application.name, gpo_id)
     iad = _value(compiled, material, application.name, iad_id)
     cdol1_data, pdol_data = bytes.fromhex(spec.cdol1_data), bytes.fromhex(spec.pdol_data)
@@ -116,7 +141,7 @@ def generate_ac_steps(
         # 77 L, 9F27 01 80, 9F36 02 ATC, 9F26 08 AC, 9F10 L IAD
         of_length(what, 25 + len(iad))(answer)
         atc = answer[9:11]
-        expected = application_cryptogram(algorithm, material.key(index), atc, cdol1_data + options[2:4] + atc + iad)
+        expected = material.application_cryptogram(index, key, atc, cdol1_data + options[2:4] + atc + iad)
         body = b"\x9f\x27\x01\x80\x9f\x36\x02" + atc + b"\x9f\x26\x08" + expected + b"\x9f\x10" + bytes([len(iad)]) + iad
         equal(what, b"\x77" + bytes([len(body)]) + body)(answer)
 
@@ -129,12 +154,12 @@ def generate_ac_steps(
     ]
 
 
-def _value(compiled: CompiledProfile, material: CardMaterial, application: str, dgi: str) -> bytes:
+def _value(compiled: CompiledProfile, material: Material, application: str, dgi: str) -> bytes:
     start, end = compiled.values[application, dgi]
     return material.image[start:end].tobytes()
 
 
-def fixed_steps(compiled: CompiledProfile, material: CardMaterial, challenge: Challenge) -> list[Step]:
+def fixed_steps(compiled: CompiledProfile, material: Material, challenge: Challenge) -> list[Step]:
     """All commands that need no earlier answer: per DF, SELECT, reads of public files, internal authentications; loads; ARQCs."""
     steps: list[Step] = []
     for application in compiled.loaded.profile.applications:
@@ -166,14 +191,14 @@ def external_question(key: CardKey) -> list[Step]:
     return [Step(select(key.df), anything), Step(bytes([0x00, 0x84, 0x00, 0x00, block]), of_length("GET CHALLENGE", block))]
 
 
-def external_answer(index: int, key: CardKey, material: CardMaterial, random: bytes) -> Step:
+def external_answer(index: int, key: CardKey, material: Material, random: bytes) -> Step:
     """EXTERNAL AUTHENTICATE with the card's random, the start of the next segment: only the right key gives 9000."""
-    cryptogram = ecb(key.algorithm, material.key(index), random)
+    cryptogram = material.block(index, key, random)
     command = bytes([0x00, 0x82, 0x00, key.kid, len(cryptogram)]) + cryptogram
     return Step(command, equal(f"EXTERNAL AUTHENTICATE {key.label}", b""), key.label)
 
 
-def conversation(compiled: CompiledProfile, material: CardMaterial, challenge: Challenge) -> Generator[list[Step], list[Answer], None]:
+def conversation(compiled: CompiledProfile, material: Material, challenge: Challenge) -> Generator[list[Step], list[Answer], None]:
     """The segments of the verification after the new channel opened: yields steps, is sent their answers, checked by the caller."""
     pending = fixed_steps(compiled, material, challenge)
     for index, key in externals(compiled):

@@ -13,9 +13,13 @@ import numpy as np
 
 from engine.personalize.columns import Bytes2D
 from engine.personalize.image import key_check_values
+from engine.personalize.tokencard import require_possible
 from engine.profiles.compile import CompiledProfile, channel_derivations
 from keys import witness
 from keys.custody import Custody, Derivation
+from keys.custody.policy import working_for
+from keys.custody.token import TokenCustody
+from keys.custody.token.custody import holder_of
 from keys.diversify import KDD_LEN
 from keys.errors import Corrupt
 from keys.kcv import DEFAULT_METHOD, kcv_array
@@ -29,6 +33,28 @@ def prove_derivations(compiled: CompiledProfile, custody: Custody) -> int:
 
     Raises Corrupt DERIVATION_WITNESS naming the first key that differs, and what `Custody.derive` raises.
     """
+    with working_for(compiled.loaded.profile.name):
+        return _prove(compiled, custody)
+
+
+def _prove(compiled: CompiledProfile, custody: Custody) -> int:
+    holder = holder_of(custody, compiled.loaded.profile.channel.transport.master)
+    return _prove_in_host(compiled, custody) if holder is None else _prove_inside(compiled, holder)
+
+
+def _prove_inside(compiled: CompiledProfile, token: TokenCustody) -> int:
+    """The same for cards that are made in a token: there the keys are compared, and only there."""
+    require_possible(compiled)
+    channel = compiled.loaded.profile.channel
+    channels = [*channel_derivations(channel.transport), *channel_derivations(channel.issuer)]
+    for derivation in compiled.derivations:
+        token.prove_inside(derivation, _random(_CARD_FACTOR_LEN))
+    for derivation in channels:
+        token.prove_inside(derivation, _random(KDD_LEN))
+    return SAMPLES * (len(compiled.keys) + len(channels))
+
+
+def _prove_in_host(compiled: CompiledProfile, custody: Custody) -> int:
     factors = {key.card_factor: _random(_CARD_FACTOR_LEN) for key in compiled.keys}
     each = [factors[key.card_factor] for key in compiled.keys]
     with custody.derive(compiled.derivations, each) as made:

@@ -25,6 +25,7 @@ from engine.personalize.segment import Answer, Segment, answers_of
 from engine.profiles.compile import CompiledProfile, channel_derivations
 from engine.profiles.model import ChannelKeys
 from keys.custody import Custody
+from keys.custody.policy import working_for
 from keys.errors import Corrupt, Denied
 from keys.kcv import kcv, kcv_array
 from keys.secrets import SecretArray
@@ -111,37 +112,45 @@ class CardInMaking:
         """Checks the card cryptogram under the maker's keys; Denied CARD_CRYPTOGRAM, CHIP_OTHER_KEYS, Corrupt CHIP_GARBAGE."""
         source = self.profile.channel.transport
         identity = identity_of(initialize_update_response, int(source.kvn, 16))
-        self._session = self._channel(source, identity.kdd, host_challenge, initialize_update_response)
+        with working_for(self.profile.name):
+            self._session = self._transport_channel(identity.kdd, host_challenge, initialize_update_response)
         self.identity = identity
         return identity
 
-    def _channel(self, source: ChannelKeys, kdd: bytes, host_challenge: bytes, response: bytes) -> SecureChannel:
+    def _transport_channel(self, kdd: bytes, host_challenge: bytes, response: bytes) -> SecureChannel:
+        with static_keys(self.custody, self.profile.channel.transport, kdd) as keys:
+            return self._channel(keys, host_challenge, response)
+
+    def _channel(self, keys: SecretArray, host_challenge: bytes, response: bytes) -> SecureChannel:
         channel = self.profile.channel
         i, level = int(channel.i, 16), int(channel.level, 16)
-        with static_keys(self.custody, source, kdd) as keys:
-            three = tuple(keys.array[at, 0] for at in range(3))
-            if channel.protocol == "scp02":
-                return Scp02Session.open(three, host_challenge, response, i, level, aid=bytes.fromhex(self.profile.chip.isd_aid))
-            return Scp03Session.open(three, host_challenge, response, i=i, level=level)
+        three = tuple(keys.array[at, 0] for at in range(3))
+        if channel.protocol == "scp02":
+            return Scp02Session.open(three, host_challenge, response, i, level, aid=bytes.fromhex(self.profile.chip.isd_aid))
+        return Scp03Session.open(three, host_challenge, response, i=i, level=level)
 
     def prepare(self, columns: Mapping[str, Column]) -> bytes:
         """Builds the card's image and issuer keys just in time; returns the image's keyed digest (32 bytes) for INTENT."""
         identity = self._identity()
-        self._keys = derive_keys(self.compiled, columns, self.custody)
+        with working_for(self.profile.name):
+            self._keys = derive_keys(self.compiled, columns, self.custody)
+            self._issuer = static_keys(self.custody, self.profile.channel.issuer, identity.kdd)
         pins = pin_blocks(self.custody.hmac_key("pin"), [self.token], self.profile.pin.digits)
         self._image = build_images(self.compiled, columns, self._keys, pins)
-        self._issuer = static_keys(self.custody, self.profile.channel.issuer, identity.kdd)
         return image_digest(self._image.array[0], self.custody.hmac_key("image-digest"))
 
     # -- after INTENT --------------------------------------------------------------------------------------------------
 
     def personalization(self) -> Segment:
         """The whole personalization as one segment: EXTERNAL AUTHENTICATE to the first command of the new channel."""
-        session, image, issuer = self._ready()
-        commands = [session.external_authenticate(), *session.wrap_script(self._script.apdus, self._row(session, image, issuer))]
+        commands = self._secured_commands()
         self._wrapped = len(commands)
-        commands += self._reopen_commands()
-        return self._emit(commands, journal_answers=True)
+        return self._emit([*commands, *self._reopen_commands()], journal_answers=True)
+
+    def _secured_commands(self) -> list[bytes]:
+        """EXTERNAL AUTHENTICATE and the script of the profile."""
+        session, image, issuer = self._ready()
+        return [session.external_authenticate(), *session.wrap_script(self._script.apdus, self._row(session, image, issuer))]
 
     def _row(self, session: SecureChannel, image: SecretArray, issuer: SecretArray) -> ByteArray:
         """The script's data for this card: every secret span of the image, and the issuer's keys, under the DEK, each on its own."""
@@ -179,12 +188,9 @@ class CardInMaking:
         """Checks every answer, its response MAC where the channel has one, and PUT KEY's echo of version and check values."""
         session, _, issuer = self._ready()
         answers = answers_of(self._segment(), slab)
-        for index in range(1, self._wrapped):
-            data = session.check_response(index - 1, answers[index].data, answers[index].sw)
-            if index == self._wrapped - 2:
-                source = self.profile.channel.issuer
-                expected = bytes([int(source.kvn, 16)]) + b"".join(kcv(source.algorithm, issuer.array[i, 0]) for i in range(3))
-                verification.equal("PUT KEY", expected)(data)
+        checked = self._check_responses(session, answers[1 : self._wrapped])
+        # the last but one; the last is SET STATUS
+        verification.equal("PUT KEY", bytes([int(self.profile.channel.issuer.kvn, 16)]) + self._issuer_kcvs(issuer))(checked[-2])
         self._close_session()
 
     def personalization_again(self, slab: bytes) -> None:
@@ -206,16 +212,22 @@ class CardInMaking:
         issuer = self.profile.channel.issuer
         if identity_of(response, int(issuer.kvn, 16)).kdd != self._identity().kdd:
             raise Denied("CHIP_CHANGED", "the chip under the new keys is not the chip that was personalized")
-        session = self._channel(issuer, self._identity().kdd, self._proof_challenge, response)
+        session = self._issuer_channel(response)
         try:
             return session.external_authenticate()
         finally:
             session.close()
 
+    def _issuer_channel(self, response: bytes) -> SecureChannel:
+        # the keys in hand: from INTENT on a card asks no custody, so that none can be lost with it
+        if self._issuer is None:
+            raise Corrupt("SEQUENCE", "the card was not prepared, or its keys were wiped")
+        return self._channel(self._issuer, self._proof_challenge, response)
+
     def first_proof(self, slab: bytes) -> Segment:
         """Opens the channel under the issuer's keys with the answer that ended the last segment; then the first applet commands."""
         authenticate = self.identify(slab)
-        self._talk = verification.conversation(self.compiled, self.material(), lambda _, length: os.urandom(length))
+        self._talk = verification.conversation(self.compiled, self._proof_material(), lambda _, length: os.urandom(length))
         self._steps = [verification.Step(authenticate, verification.equal("EXTERNAL AUTHENTICATE", b"")), *next(self._talk)]
         return self._emit_steps()
 
@@ -287,6 +299,15 @@ class CardInMaking:
         if self._image is None or self._keys is None:
             raise Corrupt("SEQUENCE", "the card was not prepared")
         return verification.CardMaterial(self._keys.array[:, 0], self._image.array[0])
+
+    def _proof_material(self) -> verification.Material:
+        return self.material()
+
+    def _check_responses(self, session: SecureChannel, answers: list[Answer]) -> list[bytes]:
+        return [session.check_response(index, answer.data, answer.sw) for index, answer in enumerate(answers)]
+
+    def _issuer_kcvs(self, issuer: SecretArray) -> bytes:
+        return b"".join(kcv(self.profile.channel.issuer.algorithm, issuer.array[i, 0]) for i in range(3))
 
     def _close_session(self) -> None:
         if self._session is not None:

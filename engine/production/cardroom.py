@@ -15,6 +15,7 @@ from engine.orders.records import decode_records
 from engine.personalize.columns import Column
 from engine.production.card import CardInMaking, identity_of
 from engine.production.context import Context, attempt_columns
+from engine.production.keygate import keys_to_blame
 from engine.production.stationlink import Run
 from keys.errors import Conflict, Corrupt, Denied, Precondition
 
@@ -45,6 +46,11 @@ class CardRoom:
         if seal is not None:
             seal.close()
 
+    def forget_jobs(self) -> None:
+        """Every job's key leaves memory."""
+        for job_id in list(self._seals):
+            self.forget_job(job_id)
+
     async def prepare(self, run: Run, atr: bytes, cplc: bytes, response: bytes) -> CardInMaking:
         """From a chip that was presented to a durable INTENT; the card, ready for its personalization.
 
@@ -61,11 +67,13 @@ class CardRoom:
         order, digits = self._open(attempt, facts.blob)
         compiled = self._context.compiled_for(run.profile, digits)
         profile = compiled.loaded.profile
-        card = CardInMaking(compiled, self._context.custody, token)
+        card = self._context.card(compiled, token)
         try:
             try:
                 identity = card.open(attempt.host_challenge, response)
-            except Denied:
+            except Denied as error:
+                if keys_to_blame(error):
+                    raise
                 await self._context.ledger.write(lambda tx: attempts.cryptogram_failed(tx, token, claim.chip_id))
                 raise
             serials = {pool.name: self._context.serials.draw(pool.name) for pool in profile.serials}
@@ -134,7 +142,7 @@ class CardRoom:
         if compiled.loaded.sha256 != attempt.profile_hash:
             raise Corrupt("PROFILE_CHANGED", f"profile {run.profile} changed since this card was begun")
         serials = await self._context.ledger.aread(lambda conn: attempts.serials_of(conn, attempt.attempt_id))
-        card = CardInMaking(compiled, self._context.custody, attempt.token)
+        card = self._context.card(compiled, attempt.token)
         response = attempt.initialize_update_response or b""
         identity = identity_of(response, int(compiled.loaded.profile.channel.transport.kvn, 16))
         columns = attempt_columns(compiled.loaded.profile, order, serials, attempt.psn or 0, identity.serial)

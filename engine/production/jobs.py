@@ -27,6 +27,10 @@ log = structlog.get_logger("jobs")
 
 WATCH_S: Final = 0.25
 DEFAULT_PRIORITY: Final = 5
+_WAITS_FOR: Final = {
+    JobState.STAGING: "an order file that can be taken in: none has arrived yet",
+    JobState.PAUSED: "the operator: the job is paused",
+}
 
 
 class JobDesk:
@@ -44,12 +48,17 @@ class JobDesk:
         """After a start of the server: running jobs run again; uploads that were cut off are gone."""
         for stale in self._spool.glob("*.spool") if self._spool.exists() else ():
             stale.unlink()
+        await self.go_on()
+
+    async def go_on(self) -> None:
+        """Running jobs that are not worked on are, where nothing forbids it any more: the keys are open, or back."""
         for job in await self._ledger.aread(jobs.list_jobs):
-            if job.state is JobState.RUNNING:
+            if job.state is JobState.RUNNING and not self._line.has_job(job.job_id):
                 try:
                     self._context.profile_of(job.profile, job.profile_hash)
                     await self._prove(job)
                     await self._line.job_running(job)
+                    self._stuck.pop(job.job_id, None)
                 except CitycardError as error:
                     # one job that cannot go on must not keep every other one from being made
                     self._stuck[job.job_id] = error.message
@@ -226,12 +235,12 @@ class JobDesk:
 
     def _waiting_for(self, job: jobs.JobRow, counts: jobs.Counts) -> str:
         """Why nothing moves, in plain words; empty while something does."""
-        if job.state is JobState.STAGING:
-            return "an order file that can be taken in: none has arrived yet"
-        if job.state is JobState.PAUSED:
-            return "the operator: the job is paused"
-        if job.state is not JobState.RUNNING or counts.in_flight or not counts.remaining:
+        if job.state in _WAITS_FOR:
+            return _WAITS_FOR[job.state]
+        if job.state is not JobState.RUNNING or not counts.remaining:
             return ""
+        if self._line.trouble or counts.in_flight:  # in trouble cards in hand wait too, or are the last
+            return self._line.trouble
         if job.job_id in self._stuck:
             return self._stuck[job.job_id]
         waiting = counts.lines.get(LineState.WAITING, 0)

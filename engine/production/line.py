@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -20,32 +20,23 @@ from engine.dispatch.dispatcher import ALL_BUSY, Assignment, Dispatcher, Station
 from engine.dispatch.queues import JobInfo
 from engine.ledger import attempts, jobs, lines
 from engine.ledger.attempts import Attempt
-from engine.ledger.pulse import pulse
-from engine.ledger.states import JOB_ENDED, AttemptState, ScrapReason
+from engine.ledger.states import BEFORE_INTENT, JOB_ENDED, AttemptState, ScrapReason
 from engine.ledger.tx import Tx
 from engine.personalize.segment import Segment
 from engine.personalize.verification import BY_SAMPLE, proofs
 from engine.production.card import CardInMaking, lease_commands
 from engine.production.cardroom import CardRoom
 from engine.production.context import Context
+from engine.production.keygate import OUT_OF_REACH, KeyGate, keys_to_blame
 from engine.production.settlement import Settlement, scrap_reason
-from engine.production.stationlink import Link, Run, StationHello
+from engine.production.stationlink import Link, Run, StationHello, no_blank, station_view
 from keys.errors import CitycardError, Conflict, Corrupt, Denied, NotFound, Precondition
 
 log = structlog.get_logger("line")
 
 LOW_WATER: Final = 64
 REFILL: Final = 512
-SWEEP_S: Final = 1.0
 IDLE_S: Final = 1.0
-DRAIN_STEP_S: Final = 0.05
-# Why a station could not present a chip -> the reason in the books, and what to tell an operator.
-NO_BLANK_AT_ALL: Final = {
-    "no-answer": ("CHIP_NO_ANSWER", "the chip does not answer"),
-    "other-keys": ("CHIP_OTHER_KEYS", "the chip has no maker's keys of this version: personalized before, or of another maker"),
-    "locked": ("CHIP_LOCKED", "the chip has locked its keys after too many wrong tries"),
-    "garbage": ("CHIP_GARBAGE", "the chip's answers make no sense"),
-}
 
 
 class Line:
@@ -61,6 +52,8 @@ class Line:
         self._profile_of: dict[str, str] = {}
         self._pumping = asyncio.Lock()
         self._cards = CardRoom(context)
+        self._stuck: dict[str, str] = {}  # jobs whose keys refuse, and why
+        self.keys = KeyGate(context.custody)
         self._settlement = Settlement(self, context, self._cards)
         self.draining = False
         self._moved = 0.0  # when a station last asked for work
@@ -76,6 +69,7 @@ class Line:
             self._dispatch.resume(job.job_id)
         else:
             self._dispatch.add_job(JobInfo(job.job_id, job.priority, job.due_us, job.profile, profile.chip.chip_type))
+        self._stuck.pop(job.job_id, None)
         self._last_line[job.job_id] = 0
         self._profile_of[job.job_id] = job.profile
         await self.pump()
@@ -190,18 +184,29 @@ class Line:
             await self._stray(token)
             return
         async with run.lock:
-            try:
-                card = await self._cards.prepare(run, atr, cplc, response)
-            except CitycardError as error:
-                if token in self._runs:  # else it was given up and settled meanwhile
-                    await self._not_begun(run, token, error)
-                return
-            run.card = card
-            self._link_of(run).segment(token, card.personalization())
+            while True:
+                try:
+                    run.card = card = await self._cards.prepare(run, atr, cplc, response)
+                    break
+                except CitycardError as error:
+                    if await self.keys.passed(error, partial(self._wanted, run)):
+                        continue
+                    # a card that is not under way any more was given up meanwhile
+                    await (self._not_begun(run, token, error) if token in self._runs else self._stray(token))
+                    return
+            if self.keys.zeroized:
+                await self._end_zeroized(run, token)
+            else:
+                self._link_of(run).segment(token, card.personalization())
 
     async def _not_begun(self, run: Run, token: int, error: CitycardError) -> None:
-        """INTENT was not reached: the chip is to blame, or it is not."""
-        if isinstance(error, Denied | Corrupt | Conflict):
+        """INTENT was not reached: the keys are to blame, or the chip is, or neither."""
+        job_id = run.attempt.job_id
+        if keys_to_blame(error) and error.reason not in OUT_OF_REACH and self._dispatch.has_job(job_id):
+            self._stuck[job_id] = error.message
+            self._dispatch.pause(job_id)
+            log.error("job stopped", job=job_id, reason=error.reason, detail=error.message)
+        if isinstance(error, Denied | Corrupt | Conflict) and not keys_to_blame(error):
             await self._reject_blank(run, token, error)
         else:
             await self.release(run, token, error.reason.lower(), error.message)
@@ -216,22 +221,29 @@ class Line:
             if reason == "reader":
                 self._outcome(run, reason)
         else:
-            code, words = NO_BLANK_AT_ALL.get(reason, NO_BLANK_AT_ALL["garbage"])
-            await self._reject_blank(run, token, Corrupt(code, f"{words} ({detail})"))
+            await self._reject_blank(run, token, no_blank(reason, detail))
 
-    async def played(self, token: int, sequence: int, slab: bytes, stopped: str, apdu_us: list[int]) -> None:
+    async def played(self, token: int, sequence: int, slab: bytes, stopped: str) -> None:
         """Answers to a segment: check all of them, make the step durable, send what comes next."""
-        del apdu_us
         run = self._runs.get(token)
         if run is None or run.card is None or run.card.segment is None or run.card.segment.sequence != sequence:
             await self._stray(token)
             return
         async with run.lock:
-            try:
-                await self._advance(run, run.card, token, slab, stopped)
-            except CitycardError as error:
-                reason = ScrapReason.TORN if stopped == "CHIP_GONE" else scrap_reason(error)
-                await self.scrap(run, token, reason, error.message)
+            while True:
+                try:
+                    await self._advance(run, run.card, token, slab, stopped)
+                    return
+                except CitycardError as error:
+                    # a card that is made inside a token needs it to the end: while it is gone the card waits
+                    if not await self.keys.passed(error, partial(self._wanted, run)):
+                        if self._wanted(run) or error.reason not in OUT_OF_REACH:  # else the ledger keeps it as it is
+                            reason = ScrapReason.TORN if stopped == "CHIP_GONE" or self.keys.zeroized else scrap_reason(error)
+                            await self.scrap(run, token, reason, error.message)
+                        return
+                if run.card.proving:  # a proof that was cut off begins anew
+                    self._link_of(run).segment(token, run.card.reopen())
+                    return
 
     async def _advance(self, run: Run, card: CardInMaking, token: int, slab: bytes, stopped: str) -> None:
         if stopped in ("CHIP_GONE", "READER_GONE"):
@@ -252,6 +264,7 @@ class Line:
         # what a sample is to prove is not proven on this card
         grades = Counter("sample-due" if grade == BY_SAMPLE else grade for grade in proofs(card.compiled).values())
         card.close()
+        run.proven = True
         await self._ledger.write(lambda tx: attempts.verified(tx, token, proofs=grades))
         link.print_card(token)
 
@@ -382,6 +395,11 @@ class Line:
         self._dispatch.line_back(job_id, line_no)
         await self.pump()
 
+    def _wanted(self, run: Run) -> bool:
+        """Whether the card is still wanted: it was not given up, the server goes on, and its station is there."""
+        held = self._links.get(run.station_id)
+        return run.attempt.token in self._runs and not self.draining and held is not None and not held[0].gone
+
     def _link_of(self, run: Run) -> Link:
         held = self._links.get(run.station_id)
         if held is None:
@@ -393,40 +411,29 @@ class Line:
         if run is not None and run.card is not None:
             run.card.close()
 
-    # -- upkeep --------------------------------------------------------------------------------------------------------
-
-    async def sweep_forever(self, changed: Callable[[str], Awaitable[None]]) -> None:
-        """Once a second: proves that the ledger can be written, expires leases before INTENT, tears cards past their time.
-
-        `changed` is told when trouble begins or ends: its plain words, or an empty text.
-        """
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            before = self.trouble
-            try:
-                await self._ledger.write(pulse)
-                self.trouble = ""
-                await self.sweep()
-            except CitycardError as error:
-                self.trouble = error.message
-            if self.trouble != before:
-                log.error("trouble" if self.trouble else "trouble over", detail=self.trouble or before)
-                await changed(self.trouble)
-
-    async def sweep(self) -> None:
-        for attempt in await self._ledger.write(attempts.expire_leases):
-            run = self._runs.pop(attempt.token, None)
+    def given_up(self, ended: Iterable[Attempt], failure: str) -> None:
+        """Attempts that the ledger ended because their time was over."""
+        for attempt in ended:
             if attempt.job_id in self._last_line:
                 self._dispatch.line_back(attempt.job_id, attempt.line_no)
-            if run is not None:
-                self._outcome(run, "lease-lost")
-        for attempt in await self._ledger.write(attempts.tear_overdue):
-            run = self._runs.pop(attempt.token, None)
-            if attempt.job_id in self._last_line:
-                self._dispatch.line_back(attempt.job_id, attempt.line_no)
-            if run is not None:
-                self._outcome(run, "torn")
-        await self.pump()
+            if (run := self._runs.pop(attempt.token, None)) is not None:
+                self._outcome(run, failure)
+
+    async def zeroized(self, error: CitycardError) -> None:
+        """The keys are gone for good: cards that still need some end as scrap, blanks go back, proven cards are finished."""
+        self.keys.shut(error)
+        self.trouble = error.message
+        self._cards.forget_jobs()
+        for token, run in list(self._runs.items()):
+            # one that is being prepared, or whose answers are being judged, ends where that is done
+            if not run.lock.locked():
+                await self._end_zeroized(run, token)
+
+    async def _end_zeroized(self, run: Run, token: int) -> None:
+        if run.card is None and run.attempt.state in BEFORE_INTENT:
+            await self.release(run, token, "zeroized")
+        elif run.card is not None and not run.proven:
+            await self.scrap(run, token, ScrapReason.TORN, "the keys were zeroized before the card was finished")
 
     def under_way(self, run: Run) -> None:
         """Takes a card into hand again."""
@@ -436,12 +443,16 @@ class Line:
         """The job's personal data is destroyed: its key leaves memory too."""
         self._cards.forget_job(job_id)
 
+    def has_job(self, job_id: str) -> bool:
+        """Whether lines of the job can be leased here."""
+        return job_id in self._last_line
+
     def why_idle(self, job_id: str) -> str:
         """Why no station takes a line of a job, in plain words."""
         if self.draining:
             return "the server is stopping"
-        if self.trouble:
-            return self.trouble
+        if known := self.trouble or self._stuck.get(job_id):
+            return known
         if not self._links:
             return "no station is connected"
         reason = self._dispatch.waiting_for(job_id)
@@ -463,16 +474,8 @@ class Line:
 
     def stations(self) -> list[dict[str, object]]:
         """Connected stations and what stops them."""
-        return [
-            {
-                "station": station_id,
-                "heads": hello.heads,
-                "transport": hello.transport,
-                "in_flight": sum(run.station_id == station_id for run in self._runs.values()),
-                "stopped": self._dispatch.breaker.stopped(station_id) or "",
-            }
-            for station_id, (_, hello) in sorted(self._links.items())
-        ]
+        held = Counter(run.station_id for run in self._runs.values())
+        return [station_view(hello, held[name], self._dispatch.breaker.stopped(name)) for name, (_, hello) in sorted(self._links.items())]
 
     async def reset_station(self, station_id: str, by: str) -> None:
         """An operator mended what stopped a station."""
@@ -484,15 +487,14 @@ class Line:
         held[0].hold("", resume=True)
         await self.pump()
 
-    async def drain(self, grace_s: float) -> None:
-        """Leases nothing more, lets cards in hand finish for up to `grace_s`, then lets the stations go."""
+    async def stop_leasing(self) -> None:
+        """Nothing more is leased; cards that are not begun go back."""
         self.draining = True
         for token, run in list(self._runs.items()):
-            if run.card is None and not run.lock.locked():
+            if run.card is None and run.attempt.state in BEFORE_INTENT and not run.lock.locked():
                 await self.release(run, token, "server-stops")
-        for _ in range(int(grace_s / DRAIN_STEP_S)):
-            if not self._runs:
-                break
-            await asyncio.sleep(DRAIN_STEP_S)
+
+    def let_go(self) -> None:
+        """Ends the streams of all stations."""
         for link, _ in list(self._links.values()):
             link.close()

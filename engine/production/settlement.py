@@ -12,8 +12,10 @@ from engine.ledger import attempts, jobs
 from engine.ledger.attempts import Attempt
 from engine.ledger.states import ScrapReason
 from engine.ledger.tx import Tx
+from engine.production.card import CardInMaking
 from engine.production.cardroom import CardRoom
 from engine.production.context import Context
+from engine.production.keygate import OUT_OF_REACH, ZEROIZED, KeyGate
 from engine.production.stationlink import FoundPiece, Link, Run
 from keys.errors import CitycardError, Corrupt
 
@@ -23,6 +25,9 @@ PERSONALIZATION: Final = 1
 
 class Hands(Protocol):
     """What the line does for a settlement."""
+
+    keys: KeyGate
+    draining: bool
 
     def under_way(self, run: Run) -> None: ...
     async def release(self, run: Run, token: int, why: str, detail: str = "", *, eject: bool = True) -> None: ...
@@ -80,7 +85,7 @@ class Settlement:
             if attempt.state in ("VERIFIED", "PRINTED"):
                 await self._finish_print(link, run, piece)
                 return
-            card = await self._cards.rebuild(run)
+            card = await self._rebuilt(run)
             if attempt.state == "INTENT":
                 if piece.sequence != PERSONALIZATION or piece.step != "played":
                     raise Corrupt("TORN", "the personalization was cut off and its answers are not known")
@@ -89,7 +94,19 @@ class Settlement:
             run.encoded = True
             link.segment(token, card.reopen())
         except CitycardError as error:
-            await self._line.scrap(run, token, scrap_reason(error), error.message)
+            if error.reason not in OUT_OF_REACH:  # else the server stops: the next one finds the card as it is
+                await self._line.scrap(run, token, scrap_reason(error), error.message)
+
+    async def _rebuilt(self, run: Run) -> CardInMaking:
+        """The card; a station whose cards' keys are out of reach waits here until they are back."""
+        while True:
+            try:
+                return await self._cards.rebuild(run)
+            except CitycardError as error:
+                if run.card is not None:
+                    run.card.close()
+                if not await self._line.keys.passed(error, lambda: not self._line.draining):
+                    raise
 
     async def _finish_print(self, link: Link, run: Run, piece: FoundPiece) -> None:
         if run.attempt.state == "PRINTED" or piece.step == "printed":
@@ -126,5 +143,5 @@ def scrap_reason(error: CitycardError) -> ScrapReason:
     """The ledger's word for why a card past INTENT failed."""
     if error.reason in ("VERIFY_FAILED", "CARD_CRYPTOGRAM", "CHIP_CHANGED"):
         return ScrapReason.VERIFY_FAILED
-    torn = error.reason in ("TORN", "ANSWERS_MISSING", "ANSWER_SHORT", "IMAGE_CHANGED", "PROFILE_CHANGED")
+    torn = error.reason in ("TORN", "ANSWERS_MISSING", "ANSWER_SHORT", "IMAGE_CHANGED", "PROFILE_CHANGED", ZEROIZED)
     return ScrapReason.TORN if torn else ScrapReason.REFUSED

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.ledger.attempts import Attempt
 from engine.personalize.segment import Segment
 from engine.production.card import CardInMaking
+from keys.errors import Corrupt
+
+# Why a station could not present a chip -> the reason in the books, and what to tell an operator.
+_NO_BLANK: Final = {
+    "no-answer": ("CHIP_NO_ANSWER", "the chip does not answer"),
+    "other-keys": ("CHIP_OTHER_KEYS", "the chip has no maker's keys of this version: personalized before, or of another maker"),
+    "locked": ("CHIP_LOCKED", "the chip has locked its keys after too many wrong tries"),
+    "garbage": ("CHIP_GARBAGE", "the chip's answers make no sense"),
+}
+
+
+def no_blank(reason: str, detail: str) -> Corrupt:
+    """What a station's word for a chip that is no blank means."""
+    code, words = _NO_BLANK.get(reason, _NO_BLANK["garbage"])
+    return Corrupt(code, f"{words} ({detail})")
 
 
 class Link(Protocol):
-    """The way to one station. Calls queue a message and return."""
+    """The way to one station. Calls queue a message and return. `gone`: nobody is at the other end any more."""
+
+    gone: bool
 
     def lease(self, token: int, commands: list[bytes], lease_ms: int) -> None: ...
     def segment(self, token: int, segment: Segment) -> None: ...
@@ -48,6 +65,17 @@ class StationHello:
     profiles: tuple[str, ...] = ()
 
 
+def station_view(hello: StationHello, in_flight: int, stopped: str | None) -> dict[str, object]:
+    """A connected station, for people."""
+    return {
+        "station": hello.station_id,
+        "heads": hello.heads,
+        "transport": hello.transport,
+        "in_flight": in_flight,
+        "stopped": stopped or "",
+    }
+
+
 @dataclass
 class Run:
     """One attempt under way at a connected station."""
@@ -57,4 +85,5 @@ class Run:
     station_id: str
     card: CardInMaking | None = None
     encoded: bool = False
+    proven: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

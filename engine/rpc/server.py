@@ -1,7 +1,7 @@
-"""The gRPC server: binds loopback, opens custody and ledger, serves, and drains on SIGTERM.
+"""The gRPC server: binds loopback, opens keys and ledger, serves, drains on SIGTERM, and zeroizes on SIGUSR1.
 
-Until mutual TLS exists nothing but loopback is bound. Health says SERVING only while new cards can be begun; it says NOT_SERVING
-before the drain begins, so that nobody is sent here any more.
+Until mutual TLS exists nothing but loopback is bound. Health says SERVING only while new cards can be begun: not while the keys are
+sealed or their token is gone, and not from the moment a drain begins, so that nobody is sent here any more.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Final
 
 import grpc
 import structlog
-from citycard.v1 import jobs_pb2, station_pb2, stock_pb2
+from citycard.v1 import jobs_pb2, keys_pb2, station_pb2, stock_pb2
 from citycard.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
+from citycard.v1.keys_pb2_grpc import add_CeremonyServiceServicer_to_server, add_KeyServiceServicer_to_server
 from citycard.v1.station_pb2_grpc import add_StationServiceServicer_to_server
 from citycard.v1.stock_pb2_grpc import add_StockServiceServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -27,17 +28,21 @@ from grpc_reflection.v1alpha import reflection
 from engine.dispatch.dispatcher import Dispatcher
 from engine.ledger.serials import SerialAllocator
 from engine.ledger.store import Ledger
+from engine.production import ceremonies
 from engine.production.context import Context
 from engine.production.jobs import JobDesk
+from engine.production.keydesk import KeyDesk
+from engine.production.keyroom import KeyRoom
 from engine.production.line import Line
 from engine.production.samples import Samples
 from engine.production.stockroom import Stockroom
+from engine.production.upkeep import Upkeep
 from engine.rpc.jobs import JobService
+from engine.rpc.keys import CeremonyService, KeyService
 from engine.rpc.local import LEDGER_FILE, DataLock, check_bind
 from engine.rpc.stations import StationService
 from engine.rpc.stock import StockService
 from keys import memory
-from keys.custody import Custody
 from keys.errors import Unavailable
 
 log = structlog.get_logger("server")
@@ -53,33 +58,46 @@ class Served:
 
     server: grpc.aio.Server
     line: Line
+    upkeep: Upkeep
+    keys: KeyDesk
     health: health.aio.HealthServicer
-    services: tuple[str, ...]
     port: int
 
-    async def say_health(self, trouble: str) -> None:
-        """SERVING while new cards can be begun, NOT_SERVING while something forbids it."""
-        status = health_pb2.HealthCheckResponse.NOT_SERVING if trouble else health_pb2.HealthCheckResponse.SERVING
-        for name in self.services:
-            await self.health.set(name, status)
 
-
-async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Served:
+async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str) -> Served:
     """Puts the services together and binds; Unavailable PORT_TAKEN when something listens there already."""
-    context = Context(ledger, custody, SerialAllocator(ledger))
+    context = Context(ledger, room, SerialAllocator(ledger))
     line = Line(context, Dispatcher())
     desk = JobDesk(context, line, data)
-    await desk.recover()
+    checks = health.aio.HealthServicer()
+
+    async def changed(trouble: str) -> None:
+        """SERVING while new cards can be begun, NOT_SERVING while something forbids it; when that is over, jobs go on."""
+        if not trouble:
+            await desk.go_on()
+        status = health_pb2.HealthCheckResponse.NOT_SERVING if trouble else health_pb2.HealthCheckResponse.SERVING
+        for name in ("", *names):
+            await checks.set(name, status)
+
+    upkeep = Upkeep(ledger, line, changed)
+    keys = KeyDesk(room, context, line, upkeep)
     server = grpc.aio.server(options=OPTIONS)
     add_JobServiceServicer_to_server(JobService(desk), server)
     add_StockServiceServicer_to_server(StockService(Stockroom(context, line), Samples(context)), server)
     add_StationServiceServicer_to_server(StationService(line), server)
-    checks = health.aio.HealthServicer()
+    add_KeyServiceServicer_to_server(KeyService(keys), server)
+    add_CeremonyServiceServicer_to_server(CeremonyService(data / ceremonies.DIRECTORY), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
         *(
             m.DESCRIPTOR.services_by_name[n].full_name
-            for m, n in ((jobs_pb2, "JobService"), (stock_pb2, "StockService"), (station_pb2, "StationService"))
+            for m, n in (
+                (jobs_pb2, "JobService"),
+                (stock_pb2, "StockService"),
+                (station_pb2, "StationService"),
+                (keys_pb2, "KeyService"),
+                (keys_pb2, "CeremonyService"),
+            )
         ),
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
     ]
@@ -90,44 +108,50 @@ async def start(ledger: Ledger, custody: Custody, data: Path, bind: str) -> Serv
         port = 0
     if port == 0:
         raise Unavailable("PORT_TAKEN", f"{bind} cannot be bound: another program listens there; choose another --bind")
+    await upkeep.look()
+    await desk.recover()
+    await changed(line.trouble)
     await server.start()
-    served = Served(server, line, checks, ("", *names), port)
-    await served.say_health("")
-    return served
+    return Served(server, line, upkeep, keys, checks, port)
 
 
 async def serve(
-    *, data: Path, bind: str, open_custody: Callable[[], Custody], ready: Callable[[int], None], drain_s: float = DRAIN_S
+    *, data: Path, bind: str, open_keys: Callable[[], KeyRoom], ready: Callable[[int], None], drain_s: float = DRAIN_S
 ) -> None:
     """Runs until SIGTERM or SIGINT, then drains: no new leases, cards in hand finished, streams closed, ledger closed."""
     check_bind(bind)
     lock = DataLock(data)
     try:
-        custody = open_custody()
+        room = open_keys()
         ledger = await asyncio.to_thread(Ledger.open, data / LEDGER_FILE)
         try:
-            await _serve_until_told(ledger, custody, data, bind, ready, drain_s)
+            await _serve_until_told(ledger, room, data, bind, ready, drain_s)
         finally:
+            await asyncio.to_thread(room.close)
             await asyncio.to_thread(ledger.close)
     finally:
         lock.release()
 
 
-async def _serve_until_told(ledger: Ledger, custody: Custody, data: Path, bind: str, ready: Callable[[int], None], drain_s: float) -> None:
-    served = await start(ledger, custody, data, bind)
+async def _serve_until_told(ledger: Ledger, room: KeyRoom, data: Path, bind: str, ready: Callable[[int], None], drain_s: float) -> None:
+    served = await start(ledger, room, data, bind)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    sweeper = asyncio.create_task(served.line.sweep_forever(served.say_health))
+    zeroizing: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: zeroizing.add(asyncio.create_task(served.keys.zeroize_now("SIGUSR1"))))
+    sweeper = asyncio.create_task(served.upkeep.forever())
     ready(served.port)
     if shortfall := memory.shortfall():
         log.warning("keys are not locked in memory", why=shortfall)
     log.info("serving", port=served.port, data=str(data), pid=os.getpid(), key_memory="unlocked" if shortfall else "locked")
+    if served.line.trouble:
+        log.warning("no cards yet", why=served.line.trouble)
     await stop.wait()
     log.info("draining", in_flight=served.line.in_flight())
     await served.health.enter_graceful_shutdown()
-    await served.line.drain(drain_s)
+    await served.upkeep.drain(drain_s)
     sweeper.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sweeper

@@ -30,6 +30,7 @@ class StreamLink:
 
     def __init__(self) -> None:
         self.outbox: asyncio.Queue[pb.ConnectResponse | None] = asyncio.Queue()
+        self.gone = False
 
     def lease(self, token: int, commands: list[bytes], lease_ms: int) -> None:
         self.outbox.put_nowait(pb.ConnectResponse(lease=pb.Lease(token=token, commands=to_slab(commands), lease_ms=lease_ms)))
@@ -80,6 +81,7 @@ class StationService(StationServiceServicer):
                     while (message := await link.outbox.get()) is not None:
                         yield message
                 finally:
+                    link.gone = True
                     reader.cancel()
                     await asyncio.gather(reader, return_exceptions=True)
             finally:
@@ -127,7 +129,7 @@ class StationService(StationServiceServicer):
             await line.not_presented(n.token, n.reason, n.detail)
         elif kind == "segment_played":
             s = message.segment_played
-            await line.played(s.token, s.sequence, s.responses, s.stopped, list(s.apdu_us))
+            await line.played(s.token, s.sequence, s.responses, s.stopped)
         elif kind == "printed":
             await line.printed(message.printed.token, ok=message.printed.ok, detail=message.printed.detail)
 

@@ -7,7 +7,7 @@ another passes through a block of locked memory; from a token-only master it doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from keys.algorithms import Algorithm
 from keys.custody import Custody, Derivation
 from keys.custody.plan import check_factors
 from keys.custody.policy import KeyEntry, KeyPolicy
+from keys.custody.token.custody import TokenCustody, holder_of
 from keys.errors import CitycardError, Conflict, InvalidInput, NotFound
 from keys.hierarchy import MasterKeyRecord
 from keys.kcv import DEFAULT_METHOD, kcv, kcv_array
@@ -25,6 +26,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 # Clear keys in hand between two custodies: they stay in a core's cache.
 _ROWS: Final = 4096
+_MAX_SPLIT: Final = 64
 
 
 class Part(Custody, Protocol):
@@ -43,6 +45,14 @@ class Part(Custody, Protocol):
         """Wipes every secret; key operations afterwards raise Precondition ZEROIZED."""
 
 
+class _Share(NamedTuple):
+    """What one part derives of a request: the derivations, and their places in it."""
+
+    part: Part
+    derivations: tuple[Derivation, ...]
+    places: list[int]
+
+
 class CompositeCustody:
     """See `keys.custody.Custody`. Thread-safe if its parts are."""
 
@@ -51,6 +61,7 @@ class CompositeCustody:
         if not parts:
             raise InvalidInput("CUSTODY_NONE", "a composite custody has at least one part")
         self._parts = tuple(parts)
+        self._split: dict[int, tuple[Sequence[Derivation], Sequence[_Share]]] = {}
         owners: dict[str, Part] = {}
         for part in parts:
             for record in part.inventory():
@@ -74,20 +85,42 @@ class CompositeCustody:
         """The policy of that record. Raises NotFound KEY_UNKNOWN."""
         return self._part(key_id).policy(key_id)
 
+    def inside(self, key_id: str) -> TokenCustody | None:
+        """See `keys.custody.token.custody.HoldsInside`."""
+        return holder_of(self._part(key_id), key_id)
+
     def derive(self, derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> SecretArray:
         """See `keys.custody.Custody.derive`."""
-        places: dict[int, list[int]] = {}
-        owners = [self._part(derivation.key_id) for derivation in derivations]
-        for at, owner in enumerate(owners):
-            places.setdefault(self._parts.index(owner), []).append(at)
-        if len(places) <= 1:
-            return (owners or self._parts)[0].derive(derivations, factors)
+        try:
+            return self._derive(self._shares(derivations), derivations, factors)
+        except NotFound:  # a key went elsewhere since it was looked up
+            self._split.clear()
+            return self._derive(self._shares(derivations), derivations, factors)
+
+    def _derive(self, shares: Sequence[_Share], derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> SecretArray:
+        if len(shares) == 1:
+            return shares[0].part.derive(derivations, factors)
         n = check_factors(derivations, factors)
         result = SecretArray.empty((len(derivations), n, 16))
-        for number, mine in places.items():
-            with self._parts[number].derive([derivations[at] for at in mine], [factors[at] for at in mine]) as made:
-                result.array[mine] = made.array
+        for part, mine, places in shares:
+            with part.derive(mine, [factors[at] for at in places]) as made:
+                result.array[places] = made.array
         return result
+
+    def _shares(self, derivations: Sequence[Derivation]) -> Sequence[_Share]:
+        """Who derives what. A profile's hundred derivations are one tuple: it is divided once, and its parts are tuples that stay."""
+        known = self._split.get(id(derivations))
+        if known is not None and known[0] is derivations:
+            return known[1]
+        places: dict[int, list[int]] = {}
+        for at, derivation in enumerate(derivations):
+            places.setdefault(self._parts.index(self._part(derivation.key_id)), []).append(at)
+        shares = [_Share(self._parts[number], tuple(derivations[at] for at in mine), mine) for number, mine in places.items()]
+        if isinstance(derivations, tuple):
+            if len(self._split) >= _MAX_SPLIT:
+                self._split.clear()
+            self._split[id(derivations)] = derivations, shares
+        return shares or [_Share(self._parts[0], (), [])]
 
     def derive_wrapped(
         self,

@@ -6,7 +6,7 @@ that names profiles derives only for a caller that says which profile it works f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from keys.hierarchy import KeyState, MasterKeyRecord
 Holder = Literal["software", "sealed", "host-clear", "token-only"]
 HOLDERS: Final[tuple[Holder, ...]] = get_args(Holder)
 WARN_DAYS: Final = 90
+_MAX_ADMITTED: Final = 64
 _profile: Final[ContextVar[str | None]] = ContextVar("profile", default=None)
 
 
@@ -91,6 +92,32 @@ class KeyPolicy:
         if left < 0:
             return f"cryptoperiod ended on {self.not_after}"
         return f"cryptoperiod ends on {self.not_after}, in {left} days" if left <= self.warn_days else None
+
+
+class Admitted:
+    """Tuples of derivations that were allowed, each on a day and for a profile: a card's hundred keys are not asked for every card.
+
+    Tuples are known by identity. Whoever changes a record or a policy calls `clear`. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Sequence[Derivation], date, str | None]] = {}
+
+    def known(self, derivations: Sequence[Derivation], day: date) -> bool:
+        """Whether these were allowed today, for the profile that is worked for."""
+        found = self._known.get(id(derivations))
+        return found is not None and found[0] is derivations and found[1:] == (day, _profile.get())
+
+    def add(self, derivations: Sequence[Derivation], day: date) -> None:
+        """They are allowed; only a tuple is remembered, because it stays what it is."""
+        if isinstance(derivations, tuple):
+            if len(self._known) >= _MAX_ADMITTED:
+                self._known.clear()
+            self._known[id(derivations)] = derivations, day, _profile.get()
+
+    def clear(self) -> None:
+        """Everything is asked anew."""
+        self._known.clear()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ data; the file is that of `keys.custody.sealedfile`, with policies.
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -24,10 +23,10 @@ import numpy.typing as npt
 from keys import witness
 from keys.algorithms import Algorithm
 from keys.custody import Derivation, sealedfile, sealedstore, wrapping
-from keys.custody.policy import KeyEntry, KeyPolicy, entry, today
+from keys.custody.policy import Admitted, KeyEntry, KeyPolicy, entry, today
 from keys.custody.sealedfile import FORMAT_VERSION, SealedKey
 from keys.custody.sealedstore import FILE_NAME, ROOT_LEN, RebuiltKey, SealedStore, Sealer, SealState
-from keys.custody.sealing import check_new_key, random_master, seal_master, subkey, unseal_masters, with_mac
+from keys.custody.sealing import check_new_key, random_master, random_secret, seal_master, subkey, unseal_masters, with_mac
 from keys.custody.working import (
     KeySpec,
     Master,
@@ -60,6 +59,7 @@ class SealedCustody:
         self._root: SecretBytes | None = None
         self._masters: dict[tuple[str, int], SecretBytes] = {}
         self._working = WorkingKeys(lambda _, master: self._masters[master])
+        self._admitted = Admitted()
         self._zeroized = False
         self._take(store)
 
@@ -69,7 +69,7 @@ class SealedCustody:
     def create(cls, directory: Path, sealer: Sealer, *, test: bool, clock: Callable[[], date] = today) -> Self:
         """A new, empty store in `directory`/sealed.json, unsealed. Raises Conflict KEYSTORE_EXISTS, Exhausted DISK_FULL."""
         directory.mkdir(parents=True, exist_ok=True)
-        root = SecretBytes.move(bytearray(os.urandom(ROOT_LEN)))
+        root = random_secret(ROOT_LEN)
         store_id = secrets.token_hex(8)
         store = SealedStore(
             format="citycard-sealed",
@@ -179,7 +179,7 @@ class SealedCustody:
         record = new_record(spec, version=version, state=state, origin=origin, test=self.test)
         try:
             with self._lock:
-                return self._admit(record, held, policy, expected_kcv, allow_weak=allow_weak)
+                return self._admit([(record, held)], policy, expected_kcv, allow_weak=allow_weak)[0]
         except BaseException:
             held.close()
             raise
@@ -188,6 +188,12 @@ class SealedCustody:
         """A new random master; 3DES masters get odd parity. Raises as `import_key`."""
         with random_master(spec.algorithm) as key:
             return self.import_key(spec, key, policy, origin="generated", version=version, state=state)
+
+    def generate_all(self, specs: Sequence[KeySpec], policy: KeyPolicy) -> list[MasterKeyRecord]:
+        """Many new random masters, version 1, active, in one durable write. Raises as `import_key`."""
+        records = [new_record(spec, version=1, state=KeyState.ACTIVE, origin="generated", test=self.test) for spec in specs]
+        with self._lock:
+            return self._admit([(record, random_master(record.algorithm)) for record in records], policy, None, allow_weak=False)
 
     def set_state(self, key_id: str, version: int, state: KeyState) -> MasterKeyRecord:
         """Moves one key on in its life; a destroyed key's bytes are gone from file and memory. NotFound KEY_UNKNOWN, Precondition
@@ -237,7 +243,13 @@ class SealedCustody:
     def derive(self, derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16); see `keys.custody.Custody.derive`. Raises Precondition SEALED, ZEROIZED."""
         with self._lock:
-            return self._working.derive([(derivation, self._usable(derivation)) for derivation in derivations], factors)
+            self._require_unsealed()
+            day = self._clock()
+            if not self._admitted.known(derivations, day):
+                for derivation in derivations:
+                    self._usable(derivation)
+                self._admitted.add(derivations, day)
+            return self._working.derive_same(derivations, self._usable, factors)
 
     def derive_wrapped(
         self,
@@ -295,29 +307,32 @@ class SealedCustody:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     def _admit(
-        self, record: MasterKeyRecord, key: SecretBytes, policy: KeyPolicy, expected_kcv: bytes | None, *, allow_weak: bool
-    ) -> MasterKeyRecord:
-        """Checks a new key and writes it; the custody keeps `key`."""
+        self, new: Sequence[tuple[MasterKeyRecord, SecretBytes]], policy: KeyPolicy, expected_kcv: bytes | None, *, allow_weak: bool
+    ) -> list[MasterKeyRecord]:
+        """Checks new keys and writes them; the custody keeps them."""
         root = self._require_unsealed()
-        place = (record.key_id, record.version)
-        if policy.custody != "sealed":
-            raise InvalidInput("KEY_POLICY", f"key {record.key_id}: this custody is sealed, not {policy.custody}")
-        if place in self._policies:
-            raise Conflict("KEY_EXISTS", f"key {record.key_id} version {record.version} exists; a master is never replaced")
-        check_new_key(record, key, allow_weak=allow_weak)
-        if expected_kcv is not None:
-            verify_kcv(record.algorithm, key.reveal(), expected_kcv)
-        complete = replace(record, kcv=kcv(record.algorithm, key.reveal()).hex().upper())
-        sealed = seal_master(root, self._store.store_id, complete, key)
-        self._commit(root, (*self._store.keys, msgspec.structs.replace(sealed, policy=policy)))
-        self._masters[place] = key
-        return complete
+        have, sealed = set(self._policies), list[SealedKey]()
+        for record, key in new:
+            if policy.custody != "sealed":
+                raise InvalidInput("KEY_POLICY", f"key {record.key_id}: this custody is sealed, not {policy.custody}")
+            if (record.key_id, record.version) in have:
+                raise Conflict("KEY_EXISTS", f"key {record.key_id} version {record.version} exists; a master is never replaced")
+            have.add((record.key_id, record.version))
+            check_new_key(record, key, allow_weak=allow_weak)
+            if expected_kcv is not None:
+                verify_kcv(record.algorithm, key.reveal(), expected_kcv)
+            complete = replace(record, kcv=kcv(record.algorithm, key.reveal()).hex().upper())
+            sealed.append(msgspec.structs.replace(seal_master(root, self._store.store_id, complete, key), policy=policy))
+        self._commit(root, (*self._store.keys, *sealed))
+        self._masters |= {(record.key_id, record.version): key for record, key in new}
+        return [one.record for one in sealed]
 
     def _take(self, store: SealedStore) -> None:
         self._store = store
         self._current = current_records(key.record for key in store.keys)
         self._policies = {(key.record.key_id, key.record.version): key.policy or _PLAIN for key in store.keys}
         self._working.forget()
+        self._admitted.clear()
 
     def _commit(self, root: SecretBytes, keys: tuple[SealedKey, ...]) -> None:
         """The file first; memory follows only when it is safely written."""

@@ -36,7 +36,7 @@ class Sealer(Protocol):
 
     @property
     def name(self) -> str:
-        """For people; no secret."""
+        """For people, and kept in the store; no secret."""
 
     def seal(self, secret: SecretBytes, context: bytes) -> bytes:
         """Authenticated encryption bound to `context`."""
@@ -46,11 +46,10 @@ class Sealer(Protocol):
 
 
 class RebuiltKey:
-    """A 32-byte key rebuilt from custodians' shares, wiped by `close`. Raises InvalidInput KEY_LENGTH."""
+    """A 32-byte key rebuilt from custodians' shares, wiped by `close`. `name` says whose. Raises InvalidInput KEY_LENGTH."""
 
-    name = "custodians' shares"
-
-    def __init__(self, key: SecretBytes) -> None:
+    def __init__(self, key: SecretBytes, name: str = "custodians' shares") -> None:
+        self.name = name
         if len(key) != ROOT_LEN:
             raise InvalidInput("KEY_LENGTH", f"the key that opens a sealed store has {ROOT_LEN} bytes, not {len(key)}")
         self._key = key

@@ -1,8 +1,10 @@
 /* SoftHSM as a hardware token would behave where SoftHSM does not: its user PIN locks after three wrong tries until the security officer
-   sets a new one, and it has room for so many objects only. Everything else goes to the real module, named in CITYCARD_TEST_MODULE. */
+   sets a new one, and it has room for so many objects only. Everything else goes to the real module, named in CITYCARD_TEST_MODULE. An
+   officer in another process leaves the file that CITYCARD_TEST_UNLOCKED names. */
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef unsigned long ck;
 enum { C_INITIALIZE = 0, C_FINALIZE = 1, C_INIT_PIN = 10, C_LOGIN = 18, C_CREATE_OBJECT = 20, FUNCTIONS = 68 };
@@ -26,6 +28,9 @@ static ck initialize(void *arguments)
 
 static ck login(ck session, ck user, unsigned char *pin, ck len)
 {
+    char *mark = getenv("CITYCARD_TEST_UNLOCKED");
+    if (mark && access(mark, F_OK) == 0)
+        tries_left = 3;
     if (user == 1 && tries_left == 0)
         return CKR_PIN_LOCKED;
     ck returned = ((ck(*)(ck, ck, unsigned char *, ck))real[1 + C_LOGIN])(session, user, pin, len);

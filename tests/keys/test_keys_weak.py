@@ -10,6 +10,7 @@ from keys.custody.sealing import random_master
 from keys.custody.software import KeySpec, SoftwareCustody
 from keys.errors import InvalidInput
 from keys.hierarchy import Domain
+from keys.secrets import SecretBytes
 from keys.weak import refuse_weak, weak_rows
 
 GOOD = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
@@ -108,6 +109,6 @@ def test_a_production_custody_refuses_them_whatever_it_is_told(tmp_path):
 
 def test_random_masters_are_none_of_them(monkeypatch):
     drawn = iter([bytes(16), GOOD[:8] * 2, GOOD])
-    monkeypatch.setattr("keys.custody.sealing.os.urandom", lambda _: next(drawn))
+    monkeypatch.setattr("keys.custody.sealing.random_secret", lambda _: SecretBytes(next(drawn)))
     with random_master("3des").reveal() as raw:
         assert bytes(b & 0xFE for b in raw) == bytes(b & 0xFE for b in GOOD)

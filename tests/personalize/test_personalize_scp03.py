@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.personalize import scp03
+from engine.personalize import scp03, scp03_channel
 from engine.personalize.scp03 import Scp03Session
 from keys.errors import Corrupt, Denied, InvalidInput, Precondition, Unsupported
 from keys.secrets import SecretBytes
@@ -390,8 +390,8 @@ def test_nothing_prints_keys():
 
 def test_pad80_differs_from_pkcs7():
     padder = PKCS7(128).padder()
-    assert scp03.pad80(b"x" * 16) != padder.update(b"x" * 16) + padder.finalize()
-    assert scp03.pad80(b"x" * 16) == b"x" * 16 + b"\x80" + bytes(15)
+    assert scp03_channel.pad80(b"x" * 16) != padder.update(b"x" * 16) + padder.finalize()
+    assert scp03_channel.pad80(b"x" * 16) == b"x" * 16 + b"\x80" + bytes(15)
 
 
 def test_a_segment_of_sixty_commands_is_quick():

@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock
 
 import grpc
 import pytest
-from citycard.v1 import jobs_pb2, station_pb2, stock_pb2
+from citycard.v1 import jobs_pb2, keys_pb2, station_pb2, stock_pb2
 from citycard.v1.jobs_pb2_grpc import JobServiceStub
 from citycard.v1.station_pb2_grpc import StationServiceStub
 from citycard.v1.stock_pb2_grpc import StockServiceStub
@@ -32,9 +32,18 @@ from keys import errors
 
 PROFILE = "zhengzhou-citizen-card"
 SERVICES = {
-    m.DESCRIPTOR.services_by_name[n] for m, n in ((jobs_pb2, "JobService"), (stock_pb2, "StockService"), (station_pb2, "StationService"))
+    m.DESCRIPTOR.services_by_name[n]
+    for m, n in (
+        (jobs_pb2, "JobService"),
+        (stock_pb2, "StockService"),
+        (station_pb2, "StationService"),
+        (keys_pb2, "KeyService"),
+        (keys_pb2, "CeremonyService"),
+    )
 }
-METHODS = sorted((method for service in SERVICES for method in service.methods), key=lambda m: m.full_name)
+# what shuts a server, and does so whoever asks: see test_plant_zeroize
+SHUT = {"Seal", "Zeroize"}
+METHODS = sorted((m for service in SERVICES for m in service.methods if m.name not in SHUT), key=lambda m: m.full_name)
 CONNECT = "citycard.v1.StationService.Connect"
 Status = grpc.StatusCode
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from keys.algorithms import Algorithm
-from keys.custody import Derivation
+from keys.custody import Custody, Derivation
 from keys.custody.plan import check_factors
 from keys.custody.policy import today
-from keys.custody.token import hostclear, inside, objects, root, secondway
+from keys.custody.token import cardkeys, hostclear, inside, objects, root, secondway
+from keys.custody.token.cardkeys import CardKey, Held
+from keys.custody.token.channel import ChannelKeys
 from keys.custody.token.keyring import Keyring
 from keys.custody.token.records import Entry
 from keys.custody.token.session import Live, TokenConfig
@@ -30,7 +32,7 @@ from keys.custody.working import (
     wrap_data_key,
 )
 from keys.custody.wrapping import WrapScheme
-from keys.errors import Denied
+from keys.errors import Corrupt, Denied
 from keys.kcv import kcv_array
 from keys.secrets import BytesLike, SecretArray, SecretBytes
 
@@ -39,6 +41,19 @@ TokenScheme = WrapScheme | Literal["aes-kwp"]
 
 # Clear keys in hand while they are wrapped: they stay in a core's cache.
 _WRAP_ROWS: Final = 4096
+
+
+@runtime_checkable
+class HoldsInside(Protocol):
+    """A custody of which some keys may be token-only."""
+
+    def inside(self, key_id: str) -> TokenCustody | None:
+        """The token that keeps the card keys of this master to itself; None when they are given out. Raises NotFound KEY_UNKNOWN."""
+
+
+def holder_of(custody: Custody, key_id: str) -> TokenCustody | None:
+    """`HoldsInside.inside` of any custody: None where nothing is token-only."""
+    return custody.inside(key_id) if isinstance(custody, HoldsInside) else None
 
 
 class TokenCustody(Keyring):
@@ -85,6 +100,9 @@ class TokenCustody(Keyring):
     ) -> None:
         """See `keys.custody.Custody.derive_wrapped`; `scheme` may be aes-kwp (RFC 5649) as well.
 
+        That nothing else is derived from a token-only master is kept by this program, not by the token, unless it has derive templates
+        (see `keys.custody.token.inside`).
+
         Raises Denied KEY_POLICY for a token-only master under a KEK that is not, Unsupported TOKEN_WRAP.
         """
         n = check_factors(derivations, factors)
@@ -127,6 +145,49 @@ class TokenCustody(Keyring):
         master, over = self._usable(derivation), self._kek(kek, scheme, derivation.algorithm)
         return self._session.run(lambda live: secondway.wrapped(live, master, derivation, factor, over, scheme))
 
+    def prove_inside(self, derivation: Derivation, factors: ByteArray) -> None:
+        """Card keys of a token-only master, factors (n, f), made twice: the usual way, and by the witness's formulas and calls.
+
+        Both are compared as cryptograms under a key of the moment that never leaves the token, and by their check values. Raises Corrupt
+        DERIVATION_WITNESS, and as `channel`.
+        """
+        held, n = self._inside_only(derivation), check_factors([derivation], [factors])
+
+        def work(live: Live) -> bool:
+            handle = live.handle(held.record.key_id, objects.ident(held.record.version))
+            cryptograms, kcvs = np.empty((n, 24), np.uint8), np.empty((n, 3), np.uint8)
+            kek = secondway.passing_kek(live)
+            try:
+                inside.derive_wrapped(live, handle, derivation, np.ascontiguousarray(factors), kek.handle, "aes-kw", cryptograms, kcvs)
+                again = [secondway.inside(live, held, derivation, factor.tobytes(), kek, "aes-kw") for factor in factors]
+            finally:
+                kek.destroy()
+            return [(cryptograms[row].tobytes(), kcvs[row].tobytes()) for row in range(n)] == again
+
+        if not self._session.run(work):
+            raise Corrupt("DERIVATION_WITNESS", f"key {derivation.key_id}: the token and the derivation witness disagree; no card is made")
+
+    def inside(self, key_id: str) -> TokenCustody | None:
+        """See `HoldsInside`."""
+        return self if self.policy(key_id).custody == "token-only" else None
+
+    def channel(self, key_id: str, kdd: bytes, host_challenge: bytes, card_challenge: bytes) -> ChannelKeys:
+        """The keys of one SCP03 channel in the token (see `keys.custody.token.channel`), from a token-only channel master.
+
+        Raises as `derive_wrapped`, Denied KEY_POLICY for a master that is not token-only.
+        """
+        return ChannelKeys(self._session, self._inside_only, key_id, kdd, host_challenge + card_challenge)
+
+    def card_ecb(self, key: CardKey, blocks: bytes) -> bytes:
+        """Whole blocks encrypted one by one under a card key, in the token. Raises as `channel`."""
+        held = Held(key, self._inside_only(key.derivation))
+        return self._session.run(lambda live: cardkeys.ecb(live, held, blocks))
+
+    def card_session_cbc_mac(self, key: CardKey, seed: bytes, blocks: bytes) -> bytes:
+        """See `keys.custody.token.cardkeys.session_cbc_mac`. Raises as `channel`."""
+        held = Held(key, self._inside_only(key.derivation))
+        return self._session.run(lambda live: cardkeys.session_cbc_mac(live, held, seed, blocks))
+
     def wrap_data_key(self, data_key: BytesLike) -> bytes:
         """AES-KW (RFC 3394) of a 32-byte data key, 40 bytes. Raises InvalidInput DATA_KEY_LENGTH."""
         return wrap_data_key(self._subkey("data-keys"), data_key)
@@ -143,6 +204,13 @@ class TokenCustody(Keyring):
 
     def _forget(self) -> None:
         self._working.forget()
+
+    def _inside_only(self, derivation: Derivation) -> Entry:
+        found = self._usable(derivation)
+        if found.policy.custody != "token-only":
+            message = f"key {derivation.key_id} is {found.policy.custody}: on a card that is made in the token every master is token-only"
+            raise Denied("KEY_POLICY", message)
+        return found
 
     def _subkey(self, label: str) -> SecretBytes:
         return self._session.run(lambda live: root.subkey(live, label))

@@ -2,7 +2,11 @@
 
 One card key costs four or five calls: C_DeriveKey, C_EncryptInit and C_Encrypt for its check value, C_WrapKey, C_DestroyObject. SoftHSM
 sets odd parity on every DES object it derives; where a method wants none, the bytes to be wrapped come from a second object without a
-cipher. A token cannot see which object is a card key: that only chaining values are ever derived readable is this program's rule.
+cipher.
+
+What the token enforces: masters cannot be read, wrapped, or used for anything but deriving. What it cannot: a token without derive
+templates (CKA_DERIVE_TEMPLATE of PKCS#11 v3.0; SoftHSM 2.6 has none) derives whatever the session asks for, also a card key that can be
+read. That only chaining values and check values are ever derived readable is this program's rule; whoever has the PIN could break it.
 """
 
 from __future__ import annotations
@@ -45,9 +49,7 @@ def derive_wrapped(
     """Card keys of n cards under the KEK into `cryptograms` (n, 16 or 24), their check values into `kcvs` (n, 3); both contiguous."""
     algorithm = derivation.algorithm
     wrapping = wrap_mechanism(scheme, algorithm)
-    base = chain(live, master, derivation)
-    zero = _zero(live, base, algorithm) if compose.needs_zero(derivation) else None
-    blocks = compose.last_blocks(derivation, factors, lambda part: objects.ask(live, algorithm, base, part), zero)
+    base, blocks = place(live, master, derivation, factors)
     cipher = objects.session_template(objects.KEY_TYPES[algorithm], Attribute.ENCRYPT, extractable=True)
     raw = None if algorithm == "aes" or derivation.parity == "odd" else objects.session_template(KeyType.GENERIC_SECRET, extractable=True)
     data = StringData(0, 16)
@@ -87,6 +89,13 @@ def wrap_clear(live: Live, kek: int, scheme: str, algorithm: Algorithm, clear: B
             live.cryptoki.wrap(live.session, kek, wrapping, key, out.ctypes.data + width * row, width)
         finally:
             live.cryptoki.destroy(live.session, key)
+
+
+def place(live: Live, master: int, derivation: Derivation, factors: ByteArray) -> tuple[int, ByteArray]:
+    """Where card keys come from: the object to derive from, and the 16 bytes (n, 16) whose encryption each of them is."""
+    base, algorithm = chain(live, master, derivation), derivation.algorithm
+    zero = _zero(live, base, algorithm) if compose.needs_zero(derivation) else None
+    return base, compose.last_blocks(derivation, factors, lambda part: objects.ask(live, algorithm, base, part), zero)
 
 
 def chain(live: Live, master: int, derivation: Derivation) -> int:

@@ -161,14 +161,18 @@ def ask(live: Live, algorithm: Algorithm, handle: int, blocks: ByteArray) -> Byt
     return out
 
 
+def derive(live: Live, base: int, algorithm: Algorithm, blocks: ByteArray, template: Template) -> int:
+    """The handle of the key object that is the encryption of 16 bytes, contiguous, under `base`, a key of `algorithm`."""
+    call = MechanismCall(ENCRYPT_DATA[algorithm], StringData(blocks.ctypes.data, 16))
+    return live.cryptoki.derive(live.session, base, call, template)
+
+
 def session_template(kind: KeyType, *uses: Attribute, extractable: bool) -> Template:
     """A sensitive 16-byte key that lives as long as its session at most. DES2 objects have no length attribute."""
     attributes = _session_key(kind) | {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: extractable}
     if kind is not KeyType.DES2:
         attributes[Attribute.VALUE_LEN] = 16
-    for name in uses:
-        attributes[name] = True
-    return Template(attributes)
+    return Template(attributes | dict.fromkeys(uses, True))
 
 
 def clear_template(kind: KeyType, address: int) -> Template:
@@ -177,7 +181,9 @@ def clear_template(kind: KeyType, address: int) -> Template:
 
 
 def _session_key(kind: KeyType) -> Attributes:
-    return {
+    # what is not said is for the module to choose, and SoftHSM allows nearly everything
+    nothing: Attributes = dict.fromkeys(_USES, False)
+    return nothing | {
         Attribute.CLASS: int(ObjectClass.SECRET_KEY),
         Attribute.KEY_TYPE: int(kind),
         Attribute.TOKEN: False,

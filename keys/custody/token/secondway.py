@@ -42,7 +42,13 @@ def wrapped(live: Live, master: Entry, derivation: Derivation, factor: BytesLike
         with card_key(live, master.record, derivation, factor) as key:
             check = witness.check_value(algorithm, key.reveal(), DEFAULT_METHOD[algorithm])
             return _wrap_clear(live, kek, scheme, algorithm, key), check
-    return _inside(live, master, derivation, factor, kek, scheme)
+    return inside(live, master, derivation, factor, _find(live, kek.record), scheme)
+
+
+def passing_kek(live: Live) -> Any:  # noqa: ANN401
+    """An AES key object of this session, born in the token, that only wraps and cannot be read: for comparing what two ways made."""
+    template = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.WRAP: True}
+    return live.python.generate_key(KeyType.AES, 128, store=False, capabilities=MechanismFlag(0), template=template)
 
 
 def _wrap_clear(live: Live, kek: Entry, scheme: str, algorithm: Algorithm, key: SecretBytes) -> bytes:
@@ -66,18 +72,27 @@ def _wrap_clear(live: Live, kek: Entry, scheme: str, algorithm: Algorithm, key: 
         clear.destroy()
 
 
-def _inside(live: Live, master: Entry, derivation: Derivation, factor: BytesLike, kek: Entry, scheme: str) -> tuple[bytes, bytes]:
-    """A card key of a token-only master: derived, checked and wrapped as objects of the token."""
-    algorithm, over = derivation.algorithm, _find(live, kek.record)
+def inside(live: Live, master: Entry, derivation: Derivation, factor: BytesLike, over: Any, scheme: str) -> tuple[bytes, bytes]:  # noqa: ANN401
+    """A card key of a token-only master: derived, checked and wrapped under the key object `over`, as objects of the token."""
+    algorithm, made = derivation.algorithm, []
+
+    def derived(base: Any, kind: Algorithm | None, blocks: bytes, use: MechanismFlag) -> Any:  # noqa: ANN401
+        made.append(_derived(base, kind, blocks, use, algorithm))
+        return made[-1]
+
     base = _find(live, master.record)
-    for upper in derivation.upper_factors:
-        base = _derived(base, algorithm, bytes(upper) + witness.invert(upper), MechanismFlag.DERIVE)
-    last = _last_block(replace(derivation, upper_factors=(), parity="none"), factor, lambda blocks: _readable(base, algorithm, blocks))
-    checked = _derived(base, algorithm, last, MechanismFlag.ENCRYPT)
-    block = bytes([DEFAULT_METHOD[algorithm] == "one-block"]) * (8 if algorithm == "3des" else 16)
-    check = checked.encrypt(block, mechanism=_ECB[algorithm])[:3]
-    as_bytes = checked if algorithm == "aes" or derivation.parity == "odd" else _derived(base, None, last, MechanismFlag(0), algorithm)
-    return _wrap(over, as_bytes, scheme, algorithm), check
+    try:
+        for upper in derivation.upper_factors:
+            base = derived(base, algorithm, bytes(upper) + witness.invert(upper), MechanismFlag.DERIVE)
+        last = _last_block(replace(derivation, upper_factors=(), parity="none"), factor, lambda blocks: _readable(base, algorithm, blocks))
+        checked = derived(base, algorithm, last, MechanismFlag.ENCRYPT)
+        block = bytes([DEFAULT_METHOD[algorithm] == "one-block"]) * (8 if algorithm == "3des" else 16)
+        check = checked.encrypt(block, mechanism=_ECB[algorithm])[:3]
+        as_bytes = checked if algorithm == "aes" or derivation.parity == "odd" else derived(base, None, last, MechanismFlag(0))
+        return _wrap(over, as_bytes, scheme, algorithm), check
+    finally:
+        for key in made:
+            key.destroy()
 
 
 def _last_block(derivation: Derivation, factor: BytesLike, ask: Callable[[bytes], bytes]) -> bytes:
@@ -113,13 +128,13 @@ def _find(live: Live, record: MasterKeyRecord) -> Any:  # noqa: ANN401 - python-
     raise NotFound("TOKEN_KEY_MISSING", f"the token has a record of key {record.key_id} but not the key itself")
 
 
-def _derived(base: Any, algorithm: Algorithm | None, blocks: bytes, use: MechanismFlag, by: Algorithm | None = None) -> Any:  # noqa: ANN401
-    """A sensitive key object of 16 derived bytes: a cipher key, or for None bytes that are only wrapped."""
+def _derived(base: Any, algorithm: Algorithm | None, blocks: bytes, use: MechanismFlag, by: Algorithm) -> Any:  # noqa: ANN401
+    """A sensitive key object of 16 bytes derived under a key of `by`: a cipher key, or for None bytes that are only wrapped."""
     kind = {"3des": KeyType.DES2, "aes": KeyType.AES, None: KeyType.GENERIC_SECRET}[algorithm]
     template: dict[Attribute, Any] = {Attribute.EXTRACTABLE: True, Attribute.SENSITIVE: True}
     if kind is KeyType.DES2:
         template[Attribute.VALUE_LEN] = DEFAULT
-    mechanism, parameter, kept = _encrypt_data(by or algorithm or "3des", blocks)
+    mechanism, parameter, kept = _encrypt_data(by, blocks)
     made = base.derive_key(kind, 128, capabilities=use, mechanism=mechanism, mechanism_param=parameter, template=template)
     del kept
     return made

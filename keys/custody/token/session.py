@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -125,7 +125,8 @@ class TokenSession:
         self._require_not_zeroized()
         self._pin.close()
         self._pin = pin
-        worker.run(lambda: self._connect(anew=False))
+        # anew: a module may not see otherwise that the officer set the PIN in another process
+        worker.run(lambda: self._connect(anew=True))
 
     def run(self, work: Callable[[Live], T], *, storing: bool = False) -> T:
         """`work` with an open session. After a fault that connecting anew may mend, it connects and runs `work` once more.
@@ -133,6 +134,10 @@ class TokenSession:
         Raises what `work` raises, the errors of `faults.as_error`, Precondition ZEROIZED, TOKEN_CLOSED.
         """
         return worker.run(lambda: self._run(work, storing))
+
+    def discard(self, live: Live, handles: Sequence[int]) -> None:
+        """Destroys session objects of `live`. In any other session their handles would be somebody else's: then nothing is done."""
+        worker.run(lambda: self._discard(live, handles))
 
     def close(self) -> None:
         """Logs out and wipes the PIN. May be called twice."""
@@ -162,6 +167,12 @@ class TokenSession:
             return work(live)
         except exceptions.PKCS11Error as error:
             raise faults.as_error(error, self.config.label, storing=storing) from None
+
+    def _discard(self, live: Live, handles: Sequence[int]) -> None:
+        if live is self._live and live.generation == _modules[self.config.module].generation:
+            with suppress(exceptions.PKCS11Error):  # with a session that is gone its objects are gone
+                for handle in handles:
+                    live.cryptoki.destroy(live.session, handle)
 
     def _usable(self) -> Live:
         self._require_not_zeroized()
