@@ -19,7 +19,6 @@ from keys.ceremony.clerk import Clerk, TokenClerk
 from keys.ceremony.custodians import RECORD_NAME
 from keys.ceremony.desk import Desk, TerminalDesk
 from keys.ceremony.envelopes import DevicePrinter
-from keys.ceremony.memorandum import memorandum
 from keys.ceremony.plan import Plan
 from keys.ceremony.planfile import read_plan, require_plan
 from keys.ceremony.record import fingerprint, read_record, verify_record, write_durably
@@ -212,7 +211,7 @@ def print_memorandum(record: RecordFile, out: Annotated[Path, typer.Option("--ou
     if out.exists():
         raise Conflict("OUTPUT_EXISTS", f"{out} exists; a memorandum is never overwritten")
     content = read_record(_record_path(record))
-    write_durably(out, memorandum(verify_record(content), content))
+    write_durably(out, _memorandum(content))
     output.say(f"{out} written")
 
 
@@ -227,7 +226,7 @@ def _finish(ceremony: Ceremony, directory: Path) -> None:
         raise
     content = read_record(directory / RECORD_NAME)
     try:
-        write_durably(directory / "memorandum.pdf", memorandum(verify_record(content), content))
+        write_durably(directory / "memorandum.pdf", _memorandum(content))
         output.say(f"record and memorandum are in {directory}")
     except Unavailable as missing:
         output.say(f"the record is in {directory}; no memorandum: {missing.message}")
@@ -318,3 +317,9 @@ def _text(path: Path) -> str:
 
 def _record_path(path: Path) -> Path:
     return path / RECORD_NAME if path.is_dir() else path
+
+
+def _memorandum(content: bytes) -> bytes:
+    from keys.ceremony.memorandum import memorandum  # a quarter of a second that no other command needs
+
+    return memorandum(verify_record(content), content)

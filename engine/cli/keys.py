@@ -115,6 +115,7 @@ def status(server: Server, as_json: Json = False) -> None:
         output.emit_json(facts)
         return
     parts = [" ".join(str(value) for value in part.values()) for part in facts.pop("parts")]
+    facts["needs"] = ", ".join(facts["needs"])
     output.pairs([*((name, value) for name, value in facts.items() if value != ""), *(("held by", part) for part in parts)])
 
 

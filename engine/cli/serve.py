@@ -10,12 +10,10 @@ import typer
 
 from engine.cli import logs
 from engine.cli.client import DEFAULT_ADDRESS
-from engine.cli.stores import Data, PassphraseFile, SecretFile, read_needed, read_passphrase
+from engine.cli.stores import Data, SecretFile, read_needed
 from engine.production.keyroom import KeyRoom
 from engine.production.keysetup import require_kind
 from keys.hardening import harden
-
-__all__ = ["Data", "PassphraseFile", "read_passphrase", "serve"]
 
 
 def serve(

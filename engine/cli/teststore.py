@@ -47,18 +47,16 @@ def create_test_token_store(
         token = stack.enter_context(_test_token(config, pin))
         write_setup(data, setup)
         sealed = stack.enter_context(SealedCustody.create(data, TokenSealer(token.session), test=True))
-        policy = KeyPolicy(custody="sealed")
-        sealed.generate_all([spec for spec in others if spec.algorithm == "sm4" and spec.key_id not in given], policy)
-        there = {record.key_id for record in sealed.inventory()}
-        for spec in (*makers, *(other for other in others if other.key_id not in there)):
-            made_for_us = maker if spec in makers else given.get(spec.key_id)
-            origin = MAKERS_ORIGIN if spec in makers else "imported"
-            holder: SealedCustody | TokenCustody = sealed if spec.algorithm == "sm4" else token
-            policy = KeyPolicy(custody="sealed" if spec.algorithm == "sm4" else "host-clear")
-            if made_for_us is None:
-                holder.generate(spec, policy)
-            else:
-                holder.import_key(spec, made_for_us, policy, origin=origin)
+        at_rest, in_token = KeyPolicy(custody="sealed"), KeyPolicy(custody="host-clear")
+        sealed.generate_all([spec for spec in others if spec.algorithm == "sm4" and spec.key_id not in given], at_rest)
+        for spec in makers:
+            token.import_key(spec, maker, in_token, origin=MAKERS_ORIGIN)
+        for spec in others:
+            if spec.key_id not in given and spec.algorithm != "sm4":
+                token.generate(spec, in_token)
+            elif spec.key_id in given:
+                holder, policy = (sealed, at_rest) if spec.algorithm == "sm4" else (token, in_token)
+                holder.import_key(spec, given[spec.key_id], policy)
     return len(makers) + len(others)
 
 

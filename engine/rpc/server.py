@@ -115,9 +115,7 @@ async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str) -> Served:
     return Served(server, line, upkeep, keys, checks, port)
 
 
-async def serve(
-    *, data: Path, bind: str, open_keys: Callable[[], KeyRoom], ready: Callable[[int], None], drain_s: float = DRAIN_S
-) -> None:
+async def serve(*, data: Path, bind: str, open_keys: Callable[[], KeyRoom], ready: Callable[[int], None], drain_s: float = DRAIN_S) -> None:
     """Runs until SIGTERM or SIGINT, then drains: no new leases, cards in hand finished, streams closed, ledger closed."""
     check_bind(bind)
     lock = DataLock(data)
