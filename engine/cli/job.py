@@ -31,6 +31,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 JobId = Annotated[str, typer.Argument(help="Job id, as `job list` shows it.")]
 
 CHUNK = 1 << 20
+UPLOAD_TRIES = 4
+# what the library says when the call ended under a chunk that was being written
+WRITE_LOST = "Internal error from Core"
 ENDED = ("COMPLETE", "CANCELLED", "FAILED")
 
 
@@ -79,16 +82,27 @@ async def submit_file(
     created = await stub.CreateJob(request, timeout=client.DEADLINE_S)
     job = created.job
     if job.state == "STAGING":
-        failures: list[OSError] = []
-        try:
-            job = (await stub.UploadOrders(read_chunks(job.job_id, path, encoding, failures))).job
-        except grpc.aio.AioRpcError:
-            if failures:
-                raise _unreadable(path, failures[0]) from None
-            raise
+        job = await _upload(stub, job.job_id, path, encoding)
     if start and job.state == "READY":
         job = (await stub.StartJob(pb.StartJobRequest(job_id=job.job_id), timeout=client.DEADLINE_S)).job
     return job
+
+
+async def _upload(stub: JobServiceStub, job_id: str, path: Path, encoding: str) -> pb.Job:
+    """Sends the file. A server that refuses it at once may end the call while a chunk is being written: then the library reports its own
+    fault in place of the server's reason, which the next try, just as harmless, brings to light.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        failures: list[OSError] = []
+        try:
+            return (await stub.UploadOrders(read_chunks(job_id, path, encoding, failures))).job
+        except grpc.aio.AioRpcError as error:
+            if failures:
+                raise _unreadable(path, failures[0]) from None
+            if tries == UPLOAD_TRIES or error.code() is not grpc.StatusCode.INTERNAL or error.details() != WRITE_LOST:
+                raise
 
 
 def _unreadable(path: Path, error: OSError) -> NotFound:
