@@ -69,7 +69,7 @@ def test_durable_intake(benchmark: Any, tmp_path: Path) -> None:
         runs += 1
         with Ledger.open(tmp_path / f"ledger-{runs}.sqlite") as ledger:
             job_id = ledger.run(staged_job).job_id
-            upload = intake.begin(job_id, tmp_path / f"up-{runs}", "", SecretBytes(os.urandom(32)))
+            upload = intake.begin(job_id, tmp_path / f"up-{runs}", None, SecretBytes(os.urandom(32)))
             upload.writer.write(source.read_bytes())
             intake.finish(upload, upload.writer.sha256)
             intake.take_in(ledger, upload, SecretBytes(os.urandom(32)))

@@ -29,7 +29,7 @@ from engine.orders.parquet import is_parquet, row_count
 from engine.profiles.model import load
 from engine.rpc.local import LEDGER_FILE
 from engine.virtual.hopper import read_counts
-from engine.virtual.pcscd_rig import MAX_SLOTS, PcscdRig
+from engine.virtual.pcscd_rigs import PcscdRigs
 from keys.errors import Unavailable
 
 ORDERS: Final = Path("tests/data/orders-1000.csv")
@@ -47,7 +47,10 @@ def demo(
     custody: Annotated[
         Literal["software", "token"], typer.Option("--custody", help="Who holds the keys; token: a SoftHSM token made for this demo.")
     ] = "software",
-    pcsc: Annotated[bool, typer.Option("--pcsc", help="Reach the chips through a real pcscd with two readers.")] = False,
+    pcsc: Annotated[bool, typer.Option("--pcsc", help="Reach the chips through real pcscds, a reader for each station.")] = False,
+    chip_speed: Annotated[
+        int | None, typer.Option("--chip-speed", min=1, help="Chips as slow as real ones at so many bits per second; default: at once.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Fresh directory for everything; default: a new one under .demo.")] = None,
     time_limit: Annotated[float, typer.Option(help="Give up after this many seconds.")] = 3600.0,
     as_json: Json = False,
@@ -57,7 +60,9 @@ def demo(
     # told to stop, the demo stops what it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     place = data or Path(".demo") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    result = run_demo(orders, stations, profile, place, custody=custody, pcsc=pcsc, quiet=as_json, time_limit=time_limit)
+    result = run_demo(
+        orders, stations, profile, place, custody=custody, pcsc=pcsc, chip_speed=chip_speed, quiet=as_json, time_limit=time_limit
+    )
     if as_json:
         output.emit_json(result)
     else:
@@ -74,6 +79,7 @@ def run_demo(
     *,
     custody: Literal["software", "token"] = "software",
     pcsc: bool,
+    chip_speed: int | None = None,
     quiet: bool,
     time_limit: float,
 ) -> dict[str, Any]:
@@ -84,9 +90,9 @@ def run_demo(
     if place.exists() and any(place.iterdir()):
         raise Unavailable("DATA_NOT_FRESH", f"{place} is not empty: a demo begins in a fresh directory")
     with ExitStack() as stack:
-        rig = stack.enter_context(PcscdRig()) if pcsc else None
+        rigs = stack.enter_context(PcscdRigs(stations)) if pcsc else None
         plant = stack.enter_context(Plant(place, custody))
-        run = _Run(plant, orders, min(stations, MAX_SLOTS) if rig else stations, profile, rig, quiet=quiet)
+        run = _Run(plant, orders, stations, profile, rigs, chip_speed, quiet=quiet)
         result = run.make(began + time_limit)
     result["audit"] = str(_export_audit(place))
     result["seconds"] = round(time.monotonic() - began, 2)
@@ -109,13 +115,16 @@ def _records(orders: Path) -> int:
 class _Run:
     """One demo on one plant."""
 
-    def __init__(self, plant: Plant, orders: Path, stations: int, profile: str, rig: PcscdRig | None, *, quiet: bool) -> None:
+    def __init__(
+        self, plant: Plant, orders: Path, stations: int, profile: str, rigs: PcscdRigs | None, chip_speed: int | None, *, quiet: bool
+    ) -> None:
         self.plant = plant
         self.orders = orders
         self.names = [f"station-{i + 1}" for i in range(stations)]
         self.profile = profile
         self.chip_type = load(profile).profile.chip.chip_type
-        self.rig = rig
+        self.rigs = rigs
+        self.chip_speed = chip_speed
         self.quiet = quiet
 
     def say(self, text: str) -> None:
@@ -134,10 +143,13 @@ class _Run:
         for i, name in enumerate(self.names):
             extra = ["--load", str(each), "--lot", LOT, "--first-serial", str(1 + i * each)]
             extra += ["--chip-type", self.chip_type]
-            if self.rig is not None:
-                extra += ["--rig", f"{self.rig.home}:{self.rig.ports[0]}:{i}"]
-            self.plant.start_station(name, *extra, environment=self.rig.environment if self.rig else None)
-        chips = "through pcscd" if self.rig else "in process"
+            if self.rigs is not None:
+                rig, slot = self.rigs.place(i)
+                extra += ["--rig", f"{rig.home}:{slot}"]
+            if self.chip_speed is not None:
+                extra += ["--chip-speed", str(self.chip_speed)]
+            self.plant.start_station(name, *extra)
+        chips = f"through {len(self.rigs.rigs)} pcscd" if self.rigs else "in process"
         self.say(f"{len(self.names)} stations with {each} blanks each, chips {chips}")
         try:
             job, seconds = client.run(address, lambda channel: self._job(channel, deadline))
@@ -233,7 +245,7 @@ class _Run:
             "rejects_file": str(data / "rejects.csv"),
             "results_file": str(data / "results.csv"),
             "custody": "token" if self.plant.token else "software",
-            "transport": "pcsc" if self.rig else "in-process",
+            "transport": "pcsc" if self.rigs else "in-process",
         }
 
 

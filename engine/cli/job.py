@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +18,8 @@ from google.protobuf.json_format import MessageToDict
 
 from engine.cli import client, output
 from engine.cli.report import print_report
-from keys.errors import CitycardError, InvalidInput, NotFound
+from engine.cli.upload import CHUNK, unreadable, upload
+from keys.errors import CitycardError, InvalidInput, NotFound, Precondition
 
 app = typer.Typer(help="Jobs: submit an order file and follow it to the last card.", no_args_is_help=True)
 
@@ -30,10 +29,6 @@ Server = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 JobId = Annotated[str, typer.Argument(help="Job id, as `job list` shows it.")]
 
-CHUNK = 1 << 20
-UPLOAD_TRIES = 4
-# what the library says when the call ended under a chunk that was being written
-WRITE_LOST = "Internal error from Core"
 ENDED = ("COMPLETE", "CANCELLED", "FAILED")
 
 
@@ -41,23 +36,6 @@ def as_dict(job: pb.Job) -> dict[str, Any]:
     """A job as JSON: snake_case names, integers as integers, every field present."""
     shown = MessageToDict(job, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return {k: int(v) if isinstance(v, str) and v.isdigit() and k != "job_id" else v for k, v in shown.items()}
-
-
-async def read_chunks(job_id: str, path: Path, encoding: str, failures: list[OSError]) -> AsyncIterator[pb.UploadOrdersRequest]:
-    """The upload stream of one order file; memory is one chunk. Where reading fails the stream ends without its SHA-256, and
-    `failures` holds why: an error raised in here would be lost in the call.
-    """
-    digest = hashlib.sha256()
-    yield pb.UploadOrdersRequest(job_id=job_id, encoding=encoding)
-    try:
-        with path.open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, CHUNK):
-                digest.update(chunk)
-                yield pb.UploadOrdersRequest(chunk=chunk)
-    except OSError as error:
-        failures.append(error)
-        return
-    yield pb.UploadOrdersRequest(sha256=digest.digest())
 
 
 async def submit_file(
@@ -73,40 +51,33 @@ async def submit_file(
     encoding: str,
     start: bool,
 ) -> pb.Job:
-    """Creates, uploads and starts a job; the server's answer after the last step."""
+    """Creates, uploads and starts a job; the server's answer after the last step. The same key with the same file goes on with an upload
+    that was cut off.
+    """
     stub = JobServiceStub(channel)
     kind = pb.JOB_KIND_INSTANT if instant else pb.JOB_KIND_BULK
     request = pb.CreateJobRequest(
         idempotency_key=key, profile=profile, kind=kind, priority=priority, due_us=due_us, submitted_by=by, file_name=path.name
     )
     created = await stub.CreateJob(request, timeout=client.DEADLINE_S)
-    job = created.job
+    return await _fill(stub, created.job, path, encoding, start=start, again=created.existed)
+
+
+async def resume_file(channel: grpc.aio.Channel, job_id: str, path: Path, encoding: str, *, start: bool) -> pb.Job:
+    """Goes on with the upload of a job that was made before, and starts it."""
+    stub = JobServiceStub(channel)
+    job = (await stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=client.DEADLINE_S)).job
+    if job.state not in ("STAGING", "READY"):
+        raise Precondition("JOB_STATE", f"job {job_id} is {job.state}: it already has its order file")
+    return await _fill(stub, job, path, encoding, start=start, again=True)
+
+
+async def _fill(stub: JobServiceStub, job: pb.Job, path: Path, encoding: str, *, start: bool, again: bool) -> pb.Job:
     if job.state == "STAGING":
-        job = await _upload(stub, job.job_id, path, encoding)
+        job = await upload(stub, job.job_id, path, encoding, again=again)
     if start and job.state == "READY":
         job = (await stub.StartJob(pb.StartJobRequest(job_id=job.job_id), timeout=client.DEADLINE_S)).job
     return job
-
-
-async def _upload(stub: JobServiceStub, job_id: str, path: Path, encoding: str) -> pb.Job:
-    """Sends the file. A server that refuses it at once may end the call while a chunk is being written: then the library reports its own
-    fault in place of the server's reason, which the next try, just as harmless, brings to light.
-    """
-    tries = 0
-    while True:
-        tries += 1
-        failures: list[OSError] = []
-        try:
-            return (await stub.UploadOrders(read_chunks(job_id, path, encoding, failures))).job
-        except grpc.aio.AioRpcError as error:
-            if failures:
-                raise _unreadable(path, failures[0]) from None
-            if tries == UPLOAD_TRIES or error.code() is not grpc.StatusCode.INTERNAL or error.details() != WRITE_LOST:
-                raise
-
-
-def _unreadable(path: Path, error: OSError) -> NotFound:
-    return NotFound("ORDERS_UNREADABLE", f"{path}: {error.strerror}")
 
 
 def require_file(path: Path) -> None:
@@ -117,7 +88,7 @@ def require_file(path: Path) -> None:
         with path.open("rb"):
             return
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def parse_due(text: str) -> int:
@@ -143,18 +114,21 @@ def submit(
     ] = "",
     by: Annotated[str, typer.Option(help="Who submits.")] = "",
     encoding: Annotated[str, typer.Option(help="utf-8 or gb18030; default: detected.")] = "",
+    resume_job: Annotated[str, typer.Option("--resume", metavar="JOB", help="Go on with the upload of this job, which was cut off.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Check and keep the job, start it later by `job resume`.")] = False,
     watch_it: Annotated[bool, typer.Option("--watch", help="Stay until the job ends.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit an order file as a job and start it."""
+    """Submit an order file as a job and start it. An upload that is cut off goes on by itself, or with the same command again."""
     require_file(orders)
     due_us = parse_due(due)
     if profile.endswith(".toml"):  # the server stands in a directory of its own
         profile = str(Path(profile).resolve())
-    key = idempotency_key or _file_key(orders, profile, instant)
+    key = "" if resume_job else idempotency_key or _file_key(orders, profile, instant)
 
     async def work(channel: grpc.aio.Channel) -> pb.Job:
+        if resume_job:
+            return await resume_file(channel, resume_job, orders, encoding, start=not no_start)
         return await submit_file(
             channel,
             orders,
@@ -194,7 +168,7 @@ def _file_key(path: Path, profile: str, instant: bool) -> str:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return digest.hexdigest()
 
 
@@ -206,10 +180,15 @@ def list_(server: Server, as_json: Json = False) -> None:
         output.emit_json({"jobs": [as_dict(job) for job in jobs]})
         return
     output.table(
-        ("job", "state", "kind", "profile", "lines", "good", "scrapped", "in flight", "remaining"),
-        [(j.job_id, j.state, _kind(j), j.profile, j.lines, j.good, j.scrapped, j.in_flight, j.remaining) for j in jobs],
+        ("job", "state", "kind", "profile", "lines", "good", "scrapped", "in flight", "remaining", "share"),
+        [(j.job_id, j.state, _kind(j), j.profile, j.lines, j.good, j.scrapped, j.in_flight, j.remaining, _share(j)) for j in jobs],
         "no jobs yet",
     )
+
+
+def _share(job: pb.Job) -> str:
+    """Of all leases, what the job would get now."""
+    return f"{job.share:.0%}" if job.share else ""
 
 
 def _kind(job: pb.Job) -> str:
@@ -229,7 +208,8 @@ def _print_job(job: pb.Job, *, as_json: bool) -> None:
         return
     shown = as_dict(job)
     shown["kind"] = _kind(job)
-    for name in ("created_us", "started_us", "ended_us", "due_us"):
+    shown["share"] = _share(job)
+    for name in ("created_us", "started_us", "ended_us", "due_us", "finish_us", "finish_early_us", "finish_late_us"):
         shown[name.removesuffix("_us")] = _time(shown.pop(name))
     output.pairs((k.replace("_", " "), v) for k, v in shown.items() if v != "")
 
@@ -258,7 +238,16 @@ def progress_line(job: pb.Job) -> str:
     """One line of progress in plain words."""
     text = f"{job.state:<10} {job.good}/{job.accepted} good, {job.in_flight} in hand, "
     text += f"{job.scrapped} scrapped, {job.blanks_rejected} blanks rejected"
+    if job.finish_us:
+        text += f"; done {_clock(job.finish_us)} ({_clock(job.finish_early_us)} to {_clock(job.finish_late_us)})"
     return text + (f"; waiting: {job.waiting_for}" if job.waiting_for else "")
+
+
+def _clock(us: int) -> str:
+    """The time of day; the date too where it is another day."""
+    at = datetime.fromtimestamp(us / 1e6).astimezone()
+    today = at.date() == datetime.now().astimezone().date()
+    return at.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from engine.calc import run as run_calc
-from engine.cli import ceremony, demo, job, keyblock, keys, output, profile, serve, station, stock, token, virtual
+from engine.cli import capacity, ceremony, demo, job, keyblock, keys, load, metrics, output, profile, serve, station, stock, token, virtual
 from keys.errors import CitycardError
 
 app = typer.Typer(
@@ -31,9 +31,12 @@ app.add_typer(token.app, name="token")
 app.add_typer(ceremony.app, name="ceremony")
 app.add_typer(keyblock.app, name="keyblock")
 app.add_typer(keys.app, name="keys")
+app.add_typer(capacity.app, name="capacity")
 app.command()(serve.serve)
 app.command()(station.station)
+app.command()(metrics.metrics)
 app.command()(demo.demo)
+app.command()(load.load)
 
 
 @app.command()

@@ -27,6 +27,9 @@ def serve(
     secret_file: SecretFile = None,
     drain_seconds: Annotated[float, typer.Option(help="How long cards in hand may take after SIGTERM.")] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    metrics: Annotated[
+        str | None, typer.Option(help="Loopback HOST:PORT where Prometheus may read metrics over HTTP.", show_default="none")
+    ] = None,
     port_file: Annotated[Path | None, typer.Option(help="Write the port here once the server answers.")] = None,
 ) -> None:
     """Run the server: jobs, stock, stations and keys over gRPC on loopback.
@@ -51,4 +54,4 @@ def serve(
             room.unseal(*read_needed(room.needs, secret_file))
         return room
 
-    asyncio.run(run_server(data=data, bind=bind, open_keys=opener, ready=ready, drain_s=drain_seconds))
+    asyncio.run(run_server(data=data, bind=bind, open_keys=opener, ready=ready, drain_s=drain_seconds, metrics_bind=metrics))

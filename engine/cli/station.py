@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from engine.station.paths import PcscPath, VirtualPath
 from engine.virtual.faults import GOOD_PLAN, load_plan
 from engine.virtual.hopper import Hopper
 from engine.virtual.pcscd_rig import PcscdRig
+from engine.virtual.speed import Speed
 from keys.errors import InvalidInput
 
 Name = Annotated[str, typer.Argument(help="Station id, as stock is issued to it.")]
@@ -38,7 +40,10 @@ def station(
     chip_type: Annotated[list[str] | None, typer.Option(help="Chip types in the feeder; virtual blanks are of the first.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="Profiles this station may make; default: all of its chip types.")] = None,
     faults: Annotated[Path | None, typer.Option(help="JSON file of faults for the virtual chips.")] = None,
-    rig: Annotated[str, typer.Option(help="Use PC/SC: DIRECTORY:PORT:SLOT of a private pcscd, as `demo --pcsc` gives it.")] = "",
+    rig: Annotated[str, typer.Option(help="Use PC/SC: DIRECTORY:SLOT of a private pcscd, as `demo --pcsc` gives it.")] = "",
+    chip_speed: Annotated[
+        int | None, typer.Option("--chip-speed", min=1, help="Chips as slow as real ones at so many bits per second; default: at once.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a station until SIGTERM; the card in hand is finished first."""
@@ -50,7 +55,8 @@ def station(
         raise InvalidInput("LOT_INVALID", f"--lot {lot!r} is not 4 hex digits") from None
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = DataLock(data)
-    hopper = Hopper(data / "hopper", heads, plan=load_plan(faults) if faults else GOOD_PLAN)
+    speed = Speed(chip_speed) if chip_speed else None
+    hopper = Hopper(data / "hopper", heads, plan=load_plan(faults) if faults else GOOD_PLAN, speed=speed)
     chip_types = chip_type or ["ZZC01"]
     if load:
         hopper.feeder.load(lot_bytes, range(first_serial, first_serial + load), chip_type=chip_types[0].encode())
@@ -69,11 +75,13 @@ def station(
 
 
 def _attach(text: str) -> tuple[PcscdRig, int]:
-    parts = text.rsplit(":", 2)
-    if len(parts) != 3 or not (parts[1] + parts[2]).isdecimal():
-        raise InvalidInput("RIG_INVALID", f"--rig {text!r} is not DIRECTORY:PORT:SLOT")
-    home, port, slot = parts
-    return PcscdRig.attach(Path(home), int(port)), int(slot)
+    home, _, slot = text.rpartition(":")
+    if not home or not slot.isdecimal():
+        raise InvalidInput("RIG_INVALID", f"--rig {text!r} is not DIRECTORY:SLOT")
+    found = PcscdRig.attach(Path(home))
+    # read once by libpcsclite, at the first call: a process has one pcscd
+    os.environ.update(found.environment)
+    return found, int(slot)
 
 
 async def _run(agent: StationAgent, address: str) -> None:

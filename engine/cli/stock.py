@@ -128,10 +128,26 @@ def show(server: Server, as_json: Json = False) -> None:
         output.emit_json(value)
         return
     output.table(("lot", "chip type", "in store"), [tuple(v.values()) for v in value["lots"]], "no blanks were ever received")
+    _stopped_lots(value)
     books = value["reconciliation"]
     output.pairs((k.replace("_", " "), v) for k, v in books.items() if k != "differences")
     for difference in books["differences"]:
         output.say(f"  {difference}")
+
+
+def _stopped_lots(value: dict[str, Any]) -> None:
+    if value["stopped_lots"]:
+        output.table(("stopped lot", "because"), [tuple(v.values()) for v in value["stopped_lots"]], "")
+
+
+@app.command("reset-lot")
+def reset_lot(
+    lot: Annotated[str, typer.Argument(help="Lot of chips, as `stations` and `stock show` name it.")], server: Server, by: By
+) -> None:
+    """Let blanks of a stopped lot be used again, after what stopped it was cleared up."""
+    request = pb.ResetLotRequest(lot=lot, by=by)
+    client.ask(server, lambda c: StockServiceStub(c).ResetLot(request, timeout=client.DEADLINE_S))
+    output.say(f"lot {lot} may be used again")
 
 
 @scrap.command("list")
@@ -216,6 +232,7 @@ def list_stations(server: str, *, as_json: bool) -> None:
         [tuple(s.values()) for s in value["stations"]],
         "no station is connected",
     )
+    _stopped_lots(value)
 
 
 def reset_station(server: str, name: str, by: str) -> None:

@@ -30,6 +30,8 @@ class LineQueue:
         self.info = info
         self.order = order
         self.paused = False
+        # whether the dispatcher has it among the jobs whose turn may come
+        self.in_turns = False
         self._fresh: deque[int] = deque()
         self._back: deque[int] = deque()
         self._later: list[tuple[int, int]] = []
@@ -67,10 +69,11 @@ class LineQueue:
         """The line needs no station any more."""
         self._out.discard(line)
 
-    def wake(self, now_us: int) -> None:
-        """Lines whose time has come join those that are back."""
+    def wake(self, now_us: int) -> bool:
+        """Lines whose time has come join those that are back; whether there are more to come."""
         while self._later and self._later[0][0] <= now_us:
             self._back.append(heapq.heappop(self._later)[1])
+        return bool(self._later)
 
     def can_take(self) -> bool:
         """Whether a line can be given out now."""

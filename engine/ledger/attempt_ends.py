@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import unicodedata
 
-from sqlalchemy import bindparam, delete, exists, select, update
+from sqlalchemy import bindparam, delete, exists, literal, select, update
 
 from engine.ledger import schema
 from engine.ledger.attempt_rows import Attempt, by_id, by_token, change, in_states, require, stale_token, wrong_state
 from engine.ledger.job_rows import get_by_no, settle, write_state
-from engine.ledger.states import BEFORE_INTENT, ENDED, ON_CHIP, UNSEEN, AttemptState, Bin, JobState, LineState, ScrapReason
+from engine.ledger.prepared import Prepared
+from engine.ledger.states import BEFORE_INTENT, ENDED, JOB_ENDED, ON_CHIP, UNSEEN, AttemptState, Bin, JobState, LineState, ScrapReason
 from engine.ledger.tx import Tx
 from keys.errors import Denied, InvalidInput, Precondition
 
@@ -29,10 +30,13 @@ _MADE = (
 
 _lines = schema.lines.c
 _attempts = schema.attempts.c
-_set_line = (
+_set_line = Prepared(
     update(schema.lines)
     .where(_lines.job_no == bindparam("key_job_no"), _lines.line_no == bindparam("key_line_no"))
-    .values(state=bindparam("new_state"))
+    .values(state=bindparam("new_state")),
+    "key_job_no",
+    "key_line_no",
+    "new_state",
 )
 _has_record = select(_lines.blob.is_not(None)).where(_lines.job_no == bindparam("job_no"), _lines.line_no == bindparam("line_no"))
 _unissue = delete(schema.issued).where(
@@ -54,18 +58,34 @@ _free_waiting = (
     )
     .values(state=LineState.READY.value)
 )
-_leases_over = select(_attempts.attempt_id).where(
-    _attempts.state.in_([state.value for state in sorted(BEFORE_INTENT)]),
-    (_attempts.epoch != bindparam("epoch")) | (_attempts.lease_boot_us < bindparam("boot_us")),
+# Asked every second: by the jobs that have not ended, so that the index finds the few attempts among millions of finished ones.
+_live_jobs = select(schema.jobs.c.job_no).where(schema.jobs.c.state.not_in([literal(state.value) for state in sorted(JOB_ENDED)]))
+_leases_over = Prepared(
+    select(_attempts.attempt_id)
+    .where(
+        _attempts.job_no.in_(_live_jobs),
+        _attempts.state.in_([literal(state.value) for state in sorted(BEFORE_INTENT)]),
+        (_attempts.epoch != bindparam("epoch")) | (_attempts.lease_boot_us < bindparam("boot_us")),
+    )
+    .order_by(_attempts.attempt_id),
+    "epoch",
+    "boot_us",
 )
-_overdue = select(_attempts.attempt_id).where(
-    _attempts.state.in_([state.value for state in sorted(ON_CHIP)]), _attempts.deadline_boot_us < bindparam("boot_us")
+_overdue = Prepared(
+    select(_attempts.attempt_id)
+    .where(
+        _attempts.job_no.in_(_live_jobs),
+        _attempts.state.in_([literal(state.value) for state in sorted(ON_CHIP)]),
+        _attempts.deadline_boot_us < bindparam("boot_us"),
+    )
+    .order_by(_attempts.attempt_id),
+    "boot_us",
 )
 
 
 def set_line(tx: Tx, attempt: Attempt, state: LineState) -> None:
     """Moves the attempt's line."""
-    tx.conn.execute(_set_line, {"key_job_no": attempt.job_no, "key_line_no": attempt.line_no, "new_state": state.value})
+    _set_line.run(tx.db, attempt.job_no, attempt.line_no, state.value)
 
 
 def _requeue(tx: Tx, attempt: Attempt, *, repeats_keys: bool) -> None:
@@ -143,14 +163,14 @@ def scrap(tx: Tx, token: int, reason: ScrapReason | str, detail: str = "") -> At
 
 def expire_leases(tx: Tx) -> list[Attempt]:
     """Releases every attempt before INTENT whose lease is over by the lease clock. After INTENT leases never expire."""
-    over = tx.conn.execute(_leases_over, {"epoch": tx.epoch, "boot_us": tx.boottime_us}).scalars().all()
-    return [end_before_intent(tx, by_id(tx, number), AttemptState.RELEASED, "lease-expired") for number in over]
+    over = _leases_over.all(tx.db, tx.epoch, tx.boottime_us)
+    return [end_before_intent(tx, by_id(tx, number), AttemptState.RELEASED, "lease-expired") for (number,) in over]
 
 
 def tear_overdue(tx: Tx) -> list[Attempt]:
     """Scraps as torn every attempt that reached INTENT and is past its profile's max_chip_time by the lease clock."""
-    overdue = tx.conn.execute(_overdue, {"boot_us": tx.boottime_us}).scalars().all()
-    return [end_in_scrap(tx, by_id(tx, number), ScrapReason.TORN, "past max_chip_time") for number in overdue]
+    overdue = _overdue.all(tx.db, tx.boottime_us)
+    return [end_in_scrap(tx, by_id(tx, number), ScrapReason.TORN, "past max_chip_time") for (number,) in overdue]
 
 
 def release_job(tx: Tx, job_no: int, why: str) -> list[Attempt]:
@@ -180,10 +200,10 @@ def stacked(tx: Tx, token: int, bin_name: Bin | str) -> Attempt:
     if attempt.state not in UNSEEN | ENDED:
         raise wrong_state(attempt, *UNSEEN)
     was = attempt.state
-    attempt = change(tx, attempt, bin=seen.value, piece=True, stacked_us=tx.now_us)
-    tx.audit("piece.stacked", str(attempt.attempt_id), bin=seen.value, state=attempt.state.value, chip=attempt.chip_id)
-    if was in UNSEEN and seen is Bin.GOOD:
-        attempt = change(tx, attempt, state=AttemptState.STACKED)
+    becomes = AttemptState.STACKED if was in UNSEEN and seen is Bin.GOOD else was
+    attempt = change(tx, attempt, state=becomes, bin=seen.value, piece=True, stacked_us=tx.now_us)
+    tx.audit("piece.stacked", str(attempt.attempt_id), bin=seen.value, state=was.value, chip=attempt.chip_id)
+    if becomes is AttemptState.STACKED:
         if was is AttemptState.HELD:
             set_line(tx, attempt, LineState.GOOD)
         settle(tx, attempt.job_no)

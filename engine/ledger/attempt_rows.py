@@ -7,25 +7,23 @@ was lost with a disk and restored from an older copy, does not fit an attempt of
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+import msgspec
+from sqlalchemy import bindparam, select, update
 
 from engine.ledger import schema
-from engine.ledger.rows import row_values
+from engine.ledger.prepared import Prepared
 from engine.ledger.states import ENDED, OPEN, AttemptState
-from engine.ledger.tx import Source, Tx, conn_of
+from engine.ledger.tx import Source, Tx, conn_of, db_of
 from keys.errors import NotFound, Precondition
 
 SALT_BITS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One try at one line. Times `*_us` are Unix microseconds; `*_boot_us` are lease clock and belong to `epoch`.
 
     `chip_id` is the KDD in upper-case hex. `psn` is None where the profile has no finance domain.
@@ -41,14 +39,14 @@ class Attempt:
     state: AttemptState
     epoch: int
     lease_boot_us: int
-    host_challenge: bytes = field(repr=False)
+    host_challenge: bytes
     chip_id: str | None
     atr: bytes | None
     cplc: bytes | None
-    initialize_update_response: bytes | None = field(repr=False)
+    initialize_update_response: bytes | None
     kvn: int | None
     profile_hash: str | None
-    image_digest: bytes | None = field(repr=False)
+    image_digest: bytes | None
     psn: int | None
     max_chip_us: int | None
     deadline_boot_us: int | None
@@ -66,31 +64,54 @@ class Attempt:
     destroyed_us: int | None
     destroyed_by: list[str] | None
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What `repr` shows: all but the secure channel's facts."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _UNSHOWN]
 
+    def __repr__(self) -> str:
+        return f"Attempt({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+_UNSHOWN = frozenset({"host_challenge", "initialize_update_response", "image_digest"})
 _columns = schema.attempts.c
-_select = select(schema.attempts, schema.jobs.c.job_id).join(schema.jobs, schema.jobs.c.job_no == _columns.job_no)
-_by_id = _select.where(_columns.attempt_id == bindparam("attempt_id"))
-_by_chip = _select.where(_columns.chip_id == bindparam("chip_id")).order_by(_columns.attempt_id)
-_by_line = _select.where(
-    _columns.job_no == select(schema.jobs.c.job_no).where(schema.jobs.c.job_id == bindparam("job_id")).scalar_subquery(),
-    _columns.line_no == bindparam("line_no"),
-).order_by(_columns.attempt_id)
+_stored_as = {"token": "salt"}
+_fields = [_columns.get(_stored_as.get(name, name), schema.jobs.c.job_id) for name in Attempt.__struct_fields__]
+_select = select(*_fields).join(schema.jobs, schema.jobs.c.job_no == _columns.job_no)
+_by_id = Prepared(_select.where(_columns.attempt_id == bindparam("attempt_id")), "attempt_id")
+_by_chip = Prepared(_select.where(_columns.chip_id == bindparam("chip_id")).order_by(_columns.attempt_id), "chip_id")
+_by_line = Prepared(
+    _select.where(
+        _columns.job_no == select(schema.jobs.c.job_no).where(schema.jobs.c.job_id == bindparam("job_id")).scalar_subquery(),
+        _columns.line_no == bindparam("line_no"),
+    ).order_by(_columns.attempt_id),
+    "job_id",
+    "line_no",
+)
 _in_states = _select.where(_columns.state.in_(bindparam("states", expanding=True))).order_by(_columns.attempt_id)
 _of_station = _in_states.where(_columns.station_id == bindparam("station_id"))
 _of_job = _in_states.where(_columns.job_no == bindparam("job_no"))
-_updates: dict[tuple[str, ...], Any] = {}
-_serials = select(schema.serials.c.pool, schema.serials.c.value).where(schema.serials.c.attempt_id == bindparam("attempt_id"))
+_updates: dict[tuple[str, ...], Prepared] = {}
+_serials = Prepared(
+    select(schema.serials.c.pool, schema.serials.c.value).where(schema.serials.c.attempt_id == bindparam("attempt_id")), "attempt_id"
+)
+_ID, _TOKEN, _STATE, _PROOFS, _PIECE, _DESTROYED_BY = map(
+    Attempt.__struct_fields__.index, ("attempt_id", "token", "state", "proofs", "piece", "destroyed_by")
+)
 
 
-def _attempt(row: Row[Any]) -> Attempt:
-    values = row_values(row)
-    values["token"] = token_of(values["attempt_id"], values.pop("salt"))
-    values["state"] = AttemptState(values["state"])
-    values["piece"] = bool(values["piece"])
-    for name in ("proofs", "destroyed_by"):
-        if values[name] is not None:
-            values[name] = json.loads(values[name])
-    return Attempt(**values)
+_states = {state.value: state for state in AttemptState}
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    """An attempt from its row, with the columns in the order of `Attempt`'s fields: the salt in the token's place."""
+    values = list(row)
+    values[_TOKEN] = token_of(values[_ID], values[_TOKEN])
+    values[_STATE] = _states[values[_STATE]]
+    values[_PIECE] = bool(values[_PIECE])
+    for place in (_PROOFS, _DESTROYED_BY):
+        if values[place] is not None:
+            values[place] = msgspec.json.decode(values[place])
+    return Attempt(*values)
 
 
 def token_of(attempt_id: int, salt: int) -> int:
@@ -100,14 +121,14 @@ def token_of(attempt_id: int, salt: int) -> int:
 
 def by_token(source: Source, token: int) -> Attempt | None:
     """The attempt a token was given out for, whatever became of it; None for a token this ledger never gave."""
-    row = conn_of(source).execute(_by_id, {"attempt_id": token >> SALT_BITS}).one_or_none()
+    row = _by_id.one(db_of(source), token >> SALT_BITS)
     attempt = None if row is None else _attempt(row)
     return attempt if attempt is not None and attempt.token == token else None
 
 
 def by_id(source: Source, attempt_id: int) -> Attempt:
     """Raises NotFound ATTEMPT_UNKNOWN."""
-    row = conn_of(source).execute(_by_id, {"attempt_id": attempt_id}).one_or_none()
+    row = _by_id.one(db_of(source), attempt_id)
     if row is None:
         raise NotFound("ATTEMPT_UNKNOWN", f"there is no attempt {attempt_id}")
     return _attempt(row)
@@ -115,12 +136,12 @@ def by_id(source: Source, attempt_id: int) -> Attempt:
 
 def by_chip(source: Source, chip_id: str) -> list[Attempt]:
     """Every attempt this chip was presented for, oldest first."""
-    return [_attempt(row) for row in conn_of(source).execute(_by_chip, {"chip_id": chip_id})]
+    return [_attempt(row) for row in _by_chip.all(db_of(source), chip_id)]
 
 
 def by_line(source: Source, job_id: str, line_no: int) -> list[Attempt]:
     """Every attempt at one line, oldest first."""
-    return [_attempt(row) for row in conn_of(source).execute(_by_line, {"job_id": job_id, "line_no": line_no})]
+    return [_attempt(row) for row in _by_line.all(db_of(source), job_id, line_no)]
 
 
 def in_states(
@@ -143,7 +164,7 @@ def open_attempts(source: Source, station_id: str) -> list[Attempt]:
 
 def serials_of(source: Source, attempt_id: int) -> dict[str, int]:
     """The serial numbers burned by an attempt, by pool."""
-    return {row.pool: row.value for row in conn_of(source).execute(_serials, {"attempt_id": attempt_id})}
+    return dict(_serials.all(db_of(source), attempt_id))
 
 
 def stale_token(attempt: Attempt | None) -> Precondition:
@@ -172,14 +193,18 @@ def wrong_state(attempt: Attempt, *states: AttemptState) -> Precondition:
     return Precondition("WRONG_STATE", f"attempt {attempt.attempt_id} is {attempt.state}, this needs {wanted}")
 
 
+_AS_THEY_ARE = frozenset({int, str, bytes, type(None)})
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
 def _stored(value: Any) -> Any:  # noqa: ANN401 - column values of several types
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return value
+    return _encoder.encode(value).decode()
 
 
 def change(tx: Tx, attempt: Attempt, **values: Any) -> Attempt:  # noqa: ANN401 - column values of several types
@@ -187,12 +212,12 @@ def change(tx: Tx, attempt: Attempt, **values: Any) -> Attempt:  # noqa: ANN401 
     names = tuple(values)
     statement = _updates.get(names)
     if statement is None:
-        statement = (
+        statement = _updates[names] = Prepared(
             update(schema.attempts)
             .where(_columns.attempt_id == bindparam("key_attempt_id"))
-            .values({name: bindparam(f"new_{name}") for name in names})
+            .values({name: bindparam(f"new_{name}") for name in names}),
+            *(f"new_{name}" for name in names),
+            "key_attempt_id",
         )
-        _updates[names] = statement
-    parameters = {f"new_{name}": _stored(value) for name, value in values.items()}
-    tx.conn.execute(statement, {"key_attempt_id": attempt.attempt_id, **parameters})
-    return replace(attempt, **values)
+    statement.run(tx.db, *map(_stored, values.values()), attempt.attempt_id)
+    return msgspec.structs.replace(attempt, **values)

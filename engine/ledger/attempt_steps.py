@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import bindparam, exists, func, insert, select
 
 from engine.ledger import schema
 from engine.ledger.attempt_ends import set_line
 from engine.ledger.attempt_rows import SALT_BITS, Attempt, by_id, change, require
 from engine.ledger.chips import sight
-from engine.ledger.job_rows import get_by_no, unknown_job
+from engine.ledger.job_rows import unknown_job
+from engine.ledger.prepared import Prepared
 from engine.ledger.serials import record as record_serials
 from engine.ledger.states import AttemptState, JobState, LineState
-from engine.ledger.tx import Source, Tx, conn_of
+from engine.ledger.tx import Source, Tx, db_of
 from keys.errors import Conflict, Exhausted, InvalidInput, NotFound, Precondition
 
 _attempts = schema.attempts.c
@@ -27,28 +28,49 @@ _last_attempt_no = (
     .where(_attempts.job_no == _jobs.job_no, _attempts.line_no == bindparam("line_no"))
     .scalar_subquery()
 )
-_for_reserve = (
+_for_reserve = Prepared(
+    select(_jobs.job_no, _jobs.state, _lines.state, func.coalesce(_last_attempt_no, 0))
+    .select_from(schema.jobs.outerjoin(schema.lines, (_lines.job_no == _jobs.job_no) & (_lines.line_no == bindparam("line_no"))))
+    .where(_jobs.job_id == bindparam("job_id")),
+    "job_id",
+    "line_no",
+)
+_reserved = (
+    "salt",
+    "job_no",
+    "line_no",
+    "attempt_no",
+    "station_id",
+    "state",
+    "epoch",
+    "lease_boot_us",
+    "host_challenge",
+    "piece",
+    "reserved_us",
+)
+_insert = Prepared(insert(schema.attempts).returning(_attempts.attempt_id), *_reserved)
+_for_intent = Prepared(select(_jobs.state, _jobs.profile_hash, _jobs.remake_waits).where(_jobs.job_no == bindparam("job_no")), "job_no")
+_begun = (_attempts.job_no == bindparam("job_no")) & (_attempts.line_no == bindparam("line_no")) & _attempts.intent_us.is_not(None)
+_psn_on_piece = Prepared(select(exists().where(_begun, _attempts.psn == bindparam("psn"))), "job_no", "line_no", "psn")
+_highest_psn = Prepared(
     select(
         _jobs.job_no,
-        _jobs.state.label("job_state"),
-        _lines.state.label("line_state"),
-        func.coalesce(_last_attempt_no, 0).label("last_attempt_no"),
-    )
-    .select_from(schema.jobs.outerjoin(schema.lines, (_lines.job_no == _jobs.job_no) & (_lines.line_no == bindparam("line_no"))))
-    .where(_jobs.job_id == bindparam("job_id"))
+        select(func.max(_attempts.psn))
+        .where(_attempts.job_no == _jobs.job_no, _attempts.line_no == bindparam("line_no"), _attempts.intent_us.is_not(None))
+        .scalar_subquery(),
+    ).where(_jobs.job_id == bindparam("job_id")),
+    "job_id",
+    "line_no",
 )
-_insert = insert(schema.attempts)
-_psns = select(_attempts.psn).where(
-    _attempts.job_no == bindparam("job_no"),
-    _attempts.line_no == bindparam("line_no"),
-    _attempts.intent_us.is_not(None),
-    _attempts.psn.is_not(None),
-)
-_issue = insert(schema.issued).from_select(
-    ["job_no", "line_no", "person_hash", "card_hash"],
-    select(_lines.job_no, _lines.line_no, _lines.person_hash, _lines.card_hash).where(
-        _lines.job_no == bindparam("job_no"), _lines.line_no == bindparam("line_no")
+_issue = Prepared(
+    insert(schema.issued).from_select(
+        ["job_no", "line_no", "person_hash", "card_hash"],
+        select(_lines.job_no, _lines.line_no, _lines.person_hash, _lines.card_hash).where(
+            _lines.job_no == bindparam("job_no"), _lines.line_no == bindparam("line_no")
+        ),
     ),
+    "job_no",
+    "line_no",
 )
 
 
@@ -59,30 +81,32 @@ def reserve(tx: Tx, job_id: str, line_no: int, station_id: str, lease_us: int, h
     """
     if lease_us <= 0 or not host_challenge or not station_id:
         raise InvalidInput("LEASE", "a lease needs a station, a positive time and a host challenge")
-    row = tx.conn.execute(_for_reserve, {"job_id": job_id, "line_no": line_no}).one_or_none()
+    row = _for_reserve.one(tx.db, job_id, line_no)
     if row is None:
         raise unknown_job(job_id)
-    if row.line_state is None:
+    job_no, job_state, line_state, last_attempt_no = row
+    if line_state is None:
         raise NotFound("LINE_UNKNOWN", f"job {job_id} has no line {line_no}")
-    if row.job_state != JobState.RUNNING:
-        raise Precondition("JOB_STATE", f"job {job_id} is {row.job_state}: only a running job gives out lines")
-    if row.line_state != LineState.READY:
-        raise Precondition("LINE_STATE", f"line {line_no} of job {job_id} is {row.line_state}: only a ready line can be reserved")
-    values: dict[str, Any] = {
-        "salt": secrets.randbits(SALT_BITS),
-        "job_no": row.job_no,
-        "line_no": line_no,
-        "attempt_no": row.last_attempt_no + 1,
-        "station_id": station_id,
-        "state": AttemptState.RESERVED.value,
-        "epoch": tx.epoch,
-        "lease_boot_us": tx.boottime_us + lease_us,
-        "host_challenge": host_challenge,
-        "piece": 0,
-        "reserved_us": tx.now_us,
-    }
-    key = tx.conn.execute(_insert, values).inserted_primary_key
-    attempt = by_id(tx, key[0] if key is not None else 0)
+    if job_state != JobState.RUNNING:
+        raise Precondition("JOB_STATE", f"job {job_id} is {job_state}: only a running job gives out lines")
+    if line_state != LineState.READY:
+        raise Precondition("LINE_STATE", f"line {line_no} of job {job_id} is {line_state}: only a ready line can be reserved")
+    salt, reserved = secrets.randbits(SALT_BITS), AttemptState.RESERVED.value
+    row = (
+        salt,
+        job_no,
+        line_no,
+        last_attempt_no + 1,
+        station_id,
+        reserved,
+        tx.epoch,
+        tx.boottime_us + lease_us,
+        host_challenge,
+        0,
+        tx.now_us,
+    )
+    ((attempt_id,),) = _insert.all(tx.db, *row)
+    attempt = by_id(tx, attempt_id)
     set_line(tx, attempt, LineState.HELD)
     tx.audit("attempt.reserved", str(attempt.attempt_id), job=job_id, line=line_no, attempt_no=attempt.attempt_no, station=station_id)
     return attempt
@@ -122,13 +146,13 @@ def psn_for(source: Source, job_id: str, line_no: int, remake_psn: str = "next")
 
     Raises Exhausted PSN above 99.
     """
-    row = conn_of(source).execute(_for_reserve, {"job_id": job_id, "line_no": line_no}).one_or_none()
+    row = _highest_psn.one(db_of(source), job_id, line_no)
     if row is None:
         raise unknown_job(job_id)
-    used = conn_of(source).execute(_psns, {"job_no": row.job_no, "line_no": line_no}).scalars().all()
-    if not used:
+    used: int | None = row[1]
+    if used is None:
         return 0
-    psn = max(used) + (remake_psn == "next")
+    psn = used + (remake_psn == "next")
     if psn > 99:
         raise Exhausted("PSN", f"line {line_no} of job {job_id} has used all 100 PAN sequence numbers")
     return int(psn)
@@ -158,18 +182,18 @@ def intent(
         raise InvalidInput("MAX_CHIP_TIME", "max_chip_time must be positive")
     attempt = require(tx, token, AttemptState.PRESENTED)
     _require_lease(tx, attempt)
-    job = get_by_no(tx, attempt.job_no)
-    if job.state is not JobState.RUNNING:
-        raise Precondition("JOB_STATE", f"job {job.job_id} is {job.state}: no card is begun")
-    presented = (attempt.chip_id, attempt.host_challenge, attempt.initialize_update_response, job.profile_hash)
+    ((job_state, job_profile_hash, remake_waits),) = _for_intent.all(tx.db, attempt.job_no)
+    if job_state != JobState.RUNNING:
+        raise Precondition("JOB_STATE", f"job {attempt.job_id} is {job_state}: no card is begun")
+    presented = (attempt.chip_id, attempt.host_challenge, attempt.initialize_update_response, job_profile_hash)
     if presented != (chip_id, host_challenge, initialize_update_response, profile_hash):
         raise Precondition(
             "INTENT_DIFFERS",
             f"attempt {attempt.attempt_id}: chip, challenge, INITIALIZE UPDATE response or profile are not the leased ones",
         )
-    if psn is not None and not job.remake_waits:
-        used = tx.conn.execute(_psns, {"job_no": attempt.job_no, "line_no": attempt.line_no}).scalars()
-        if psn in used:
+    if psn is not None and not remake_waits:
+        ((used,),) = _psn_on_piece.all(tx.db, attempt.job_no, attempt.line_no, psn)
+        if used:
             raise Conflict("PSN_USED", f"PSN {psn:02d} of line {attempt.line_no} is already on another piece: its finance key would repeat")
     try:
         attempt = change(
@@ -184,7 +208,7 @@ def intent(
             deadline_boot_us=tx.boottime_us + max_chip_us,
             intent_us=tx.now_us,
         )
-    except IntegrityError:
+    except sqlite3.IntegrityError:
         raise Conflict("CHIP_USED", f"chip {chip_id} was begun before: it cannot become another card") from None
     record_serials(tx, attempt.attempt_id, serials)
     tx.audit(
@@ -229,7 +253,7 @@ def good(tx: Tx, token: int) -> Attempt:
     """PRINTED to GOOD: the station may eject to the good bin once this is durable. The line is done, its holder has a card."""
     attempt = _step(tx, token, AttemptState.PRINTED, AttemptState.GOOD, good_us=tx.now_us)
     set_line(tx, attempt, LineState.GOOD)
-    tx.conn.execute(_issue, {"job_no": attempt.job_no, "line_no": attempt.line_no})
+    _issue.run(tx.db, attempt.job_no, attempt.line_no)
     return attempt
 
 

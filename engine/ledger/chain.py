@@ -8,13 +8,14 @@ of become durable together or not at all.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
-from engine.ledger.bulk import BulkInsert
+from engine.ledger.prepared import Prepared
 from engine.ledger.schema import audit_head, audit_leaves
 from keys.errors import Corrupt, InvalidInput
 
@@ -24,8 +25,12 @@ GENESIS = bytes(32)
 MAX_LEAF = 16 * 1024
 
 _encoder = msgspec.json.Encoder(order="sorted")
-_insert_leaves = BulkInsert(audit_leaves, "leaf_index", "leaf", "hash")
-_update_head = update(audit_head).where(audit_head.c.chain == 1).values(count=bindparam("new_count"), hash=bindparam("new_hash"))
+_insert_leaves = Prepared(insert(audit_leaves), "leaf_index", "leaf", "hash")
+_update_head = Prepared(
+    update(audit_head).where(audit_head.c.chain == 1).values(count=bindparam("new_count"), hash=bindparam("new_hash")),
+    "new_count",
+    "new_hash",
+)
 
 
 def leaf_hash(previous: bytes, leaf: bytes) -> bytes:
@@ -77,12 +82,12 @@ class AuditChain:
         self.count, self.head, kept = mark
         del self._pending[kept:]
 
-    def flush(self, conn: Connection) -> None:
+    def flush(self, db: sqlite3.Connection) -> None:
         """Inserts the gathered leaves and moves the recorded end, in the caller's transaction."""
         if not self._pending:
             return
-        _insert_leaves(conn, self._pending)
-        conn.execute(_update_head, {"new_count": self.count, "new_hash": self.head})
+        _insert_leaves.many(db, self._pending)
+        _update_head.run(db, self.count, self.head)
 
     def committed(self) -> None:
         """The gathered leaves are durable."""

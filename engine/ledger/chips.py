@@ -10,21 +10,29 @@ from sqlalchemy import bindparam, insert, select, update
 from engine.ledger import schema
 from engine.ledger.attempt_ends import end_before_intent, end_in_scrap
 from engine.ledger.attempt_rows import Attempt, by_chip, change, require
+from engine.ledger.prepared import Prepared
 from engine.ledger.states import BEFORE_INTENT, ON_CHIP, OPEN, UNSEEN, AttemptState, ScrapReason
-from engine.ledger.tx import Source, Tx, conn_of
+from engine.ledger.tx import Source, Tx, db_of
 from keys.errors import Conflict, InvalidInput
 
 # A chip locks after a few wrong tries, so the second failure is the last one asked for.
 QUARANTINE_AFTER = 2
 
 _columns = schema.chips.c
-_by_id = select(schema.chips).where(_columns.chip_id == bindparam("chip_id"))
-_insert = insert(schema.chips)
-_set_identity = (
-    update(schema.chips).where(_columns.chip_id == bindparam("key_chip_id")).values(atr=bindparam("new_atr"), cplc=bindparam("new_cplc"))
+_by_id = Prepared(
+    select(_columns.atr, _columns.cplc, _columns.cryptogram_failures).where(_columns.chip_id == bindparam("chip_id")), "chip_id"
 )
-_set_failures = (
-    update(schema.chips).where(_columns.chip_id == bindparam("key_chip_id")).values(cryptogram_failures=bindparam("new_failures"))
+_insert = Prepared(insert(schema.chips), "chip_id", "atr", "cplc", "cryptogram_failures", "first_seen_us")
+_set_identity = Prepared(
+    update(schema.chips).where(_columns.chip_id == bindparam("key_chip_id")).values(atr=bindparam("new_atr"), cplc=bindparam("new_cplc")),
+    "key_chip_id",
+    "new_atr",
+    "new_cplc",
+)
+_set_failures = Prepared(
+    update(schema.chips).where(_columns.chip_id == bindparam("key_chip_id")).values(cryptogram_failures=bindparam("new_failures")),
+    "key_chip_id",
+    "new_failures",
 )
 
 
@@ -75,15 +83,16 @@ def check_chip_id(chip_id: str) -> None:
 def sight(tx: Tx, chip_id: str, atr: bytes, cplc: bytes) -> None:
     """Records how a proven chip answers. Raises Conflict CHIP_DIFFERS where it answered otherwise before, CHIP_QUARANTINED."""
     check_chip_id(chip_id)
-    known = tx.conn.execute(_by_id, {"chip_id": chip_id}).one_or_none()
-    if known is None:
-        tx.conn.execute(_insert, {"chip_id": chip_id, "atr": atr, "cplc": cplc, "cryptogram_failures": 0, "first_seen_us": tx.now_us})
+    row = _by_id.one(tx.db, chip_id)
+    if row is None:
+        _insert.run(tx.db, chip_id, atr, cplc, 0, tx.now_us)
         return
-    if known.cryptogram_failures >= QUARANTINE_AFTER:
-        raise Conflict("CHIP_QUARANTINED", f"chip {chip_id} failed its cryptogram {known.cryptogram_failures} times and is in quarantine")
-    if known.atr is None:
-        tx.conn.execute(_set_identity, {"key_chip_id": chip_id, "new_atr": atr, "new_cplc": cplc})
-    elif (known.atr, known.cplc) != (atr, cplc):
+    known_atr, known_cplc, failures = row
+    if failures >= QUARANTINE_AFTER:
+        raise Conflict("CHIP_QUARANTINED", f"chip {chip_id} failed its cryptogram {failures} times and is in quarantine")
+    if known_atr is None:
+        _set_identity.run(tx.db, chip_id, atr, cplc)
+    elif (known_atr, known_cplc) != (atr, cplc):
         raise Conflict("CHIP_DIFFERS", f"chip {chip_id} was seen before with another ATR or CPLC: two chips claim one identity")
 
 
@@ -95,10 +104,8 @@ def cryptogram_failed(tx: Tx, token: int, chip_claim: str) -> int:
     check_chip_id(chip_claim)
     attempt = require(tx, token, AttemptState.RESERVED, AttemptState.PRESENTED)
     tries = chip_tries(tx, chip_claim) + 1
-    if tx.conn.execute(_set_failures, {"key_chip_id": chip_claim, "new_failures": tries}).rowcount == 0:
-        tx.conn.execute(
-            _insert, {"chip_id": chip_claim, "atr": None, "cplc": None, "cryptogram_failures": tries, "first_seen_us": tx.now_us}
-        )
+    if _set_failures.run(tx.db, chip_claim, tries).rowcount == 0:
+        _insert.run(tx.db, chip_claim, None, None, tries, tx.now_us)
     if not attempt.piece:
         change(tx, attempt, piece=True)
     tx.audit("chip.cryptogram-failed", str(attempt.attempt_id), chip=chip_claim, tries=tries, station=attempt.station_id)
@@ -107,8 +114,8 @@ def cryptogram_failed(tx: Tx, token: int, chip_claim: str) -> int:
 
 def chip_tries(source: Source, chip_id: str) -> int:
     """How many wrong cryptograms were counted against this chip."""
-    row = conn_of(source).execute(_by_id, {"chip_id": chip_id}).one_or_none()
-    return 0 if row is None else int(row.cryptogram_failures)
+    row = _by_id.one(db_of(source), chip_id)
+    return 0 if row is None else int(row[2])
 
 
 def chip_seen(tx: Tx, chip_id: str, station_id: str) -> Sighting:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Row, bindparam, case, exists, select, update
+from sqlalchemy import bindparam, case, exists, literal, select, update
 
 from engine.ledger import schema
-from engine.ledger.rows import row_values
+from engine.ledger.prepared import Prepared
 from engine.ledger.states import JOB_ENDED, OPEN, JobState, LineState
-from engine.ledger.tx import Source, Tx, conn_of
+from engine.ledger.tx import Source, Tx, conn_of, db_of
 from keys.errors import NotFound
 
 
@@ -41,11 +42,13 @@ class JobRow:
 
 
 _columns = schema.jobs.c
-_by_id = select(schema.jobs).where(_columns.job_id == bindparam("job_id"))
-_by_no = select(schema.jobs).where(_columns.job_no == bindparam("job_no"))
-_by_key = select(schema.jobs).where(_columns.idempotency_key == bindparam("key"))
-_all = select(schema.jobs).order_by(_columns.job_no)
-_no_of = select(_columns.job_no).where(_columns.job_id == bindparam("job_id"))
+_names = [one.name for one in fields(JobRow)]
+_select = select(*(_columns[name] for name in _names))
+_by_id = Prepared(_select.where(_columns.job_id == bindparam("job_id")), "job_id")
+_by_no = Prepared(_select.where(_columns.job_no == bindparam("job_no")), "job_no")
+_by_key = _select.where(_columns.idempotency_key == bindparam("key"))
+_all = _select.order_by(_columns.job_no)
+_no_of = Prepared(select(_columns.job_no).where(_columns.job_id == bindparam("job_id")), "job_id")
 _move = (
     update(schema.jobs)
     .where(_columns.job_no == bindparam("key_job_no"))
@@ -57,20 +60,32 @@ _move = (
     )
 )
 _wanting = (LineState.READY, LineState.HELD, LineState.WAITING)
-_lines_left = select(
-    exists().where(schema.lines.c.job_no == bindparam("job_no"), schema.lines.c.state.in_([str(state) for state in _wanting]))
+# Asks for columns of the index by state alone: for others SQLite takes the primary key, and walks through every finished line.
+_lines_left = Prepared(
+    select(
+        select(schema.lines.c.line_no)
+        .where(schema.lines.c.job_no == bindparam("job_no"), schema.lines.c.state.in_([literal(one.value) for one in _wanting]))
+        .exists()
+    ),
+    "job_no",
 )
-_attempts_open = select(
-    exists().where(schema.attempts.c.job_no == bindparam("job_no"), schema.attempts.c.state.in_([str(state) for state in sorted(OPEN)]))
+_attempts_open = Prepared(
+    select(
+        exists().where(
+            schema.attempts.c.job_no == bindparam("job_no"), schema.attempts.c.state.in_([literal(one.value) for one in sorted(OPEN)])
+        )
+    ),
+    "job_no",
 )
+_OPTIONS, _WAITS, _STATE = map(_names.index, ("options", "remake_waits", "state"))
 
 
-def _job(row: Row[Any]) -> JobRow:
-    values = row_values(row)
-    values["options"] = json.loads(values["options"])
-    values["remake_waits"] = bool(values["remake_waits"])
-    values["state"] = JobState(values["state"])
-    return JobRow(**values)
+def _job(row: Sequence[Any]) -> JobRow:
+    values = list(row)
+    values[_OPTIONS] = json.loads(values[_OPTIONS])
+    values[_WAITS] = bool(values[_WAITS])
+    values[_STATE] = JobState(values[_STATE])
+    return JobRow(*values)
 
 
 def unknown_job(job_id: str) -> NotFound:
@@ -80,7 +95,7 @@ def unknown_job(job_id: str) -> NotFound:
 
 def get(source: Source, job_id: str) -> JobRow:
     """Raises NotFound JOB_UNKNOWN."""
-    row = conn_of(source).execute(_by_id, {"job_id": job_id}).one_or_none()
+    row = _by_id.one(db_of(source), job_id)
     if row is None:
         raise unknown_job(job_id)
     return _job(row)
@@ -88,7 +103,8 @@ def get(source: Source, job_id: str) -> JobRow:
 
 def get_by_no(source: Source, job_no: int) -> JobRow:
     """By the ledger's own number, which other tables refer to."""
-    return _job(conn_of(source).execute(_by_no, {"job_no": job_no}).one())
+    (row,) = _by_no.all(db_of(source), job_no)
+    return _job(row)
 
 
 def get_by_idempotency_key(source: Source, key: str) -> JobRow | None:
@@ -104,9 +120,10 @@ def list_jobs(source: Source) -> list[JobRow]:
 
 def job_no_of(source: Source, job_id: str) -> int:
     """The ledger's own number of a job. Raises NotFound JOB_UNKNOWN."""
-    number: int | None = conn_of(source).execute(_no_of, {"job_id": job_id}).scalar_one_or_none()
-    if number is None:
+    row = _no_of.one(db_of(source), job_id)
+    if row is None:
         raise unknown_job(job_id)
+    number: int = row[0]
     return number
 
 
@@ -127,12 +144,12 @@ def write_state(tx: Tx, job: JobRow, state: JobState, reason: str) -> None:
 
 def anything_in_flight(source: Source, job_no: int) -> bool:
     """Whether an attempt of the job is neither stacked nor ended."""
-    return bool(conn_of(source).execute(_attempts_open, {"job_no": job_no}).scalar_one())
+    return _attempts_open.one(db_of(source), job_no) == (1,)
 
 
 def anything_left(source: Source, job_no: int) -> bool:
     """Whether a line of the job still wants, or may come to want, a card."""
-    return bool(conn_of(source).execute(_lines_left, {"job_no": job_no}).scalar_one())
+    return _lines_left.one(db_of(source), job_no) == (1,)
 
 
 def settle(tx: Tx, job_no: int) -> None:

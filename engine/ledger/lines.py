@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from engine.ledger import schema
-from engine.ledger.bulk import BulkInsert
 from engine.ledger.job_rows import get, job_no_of
+from engine.ledger.prepared import Prepared
 from engine.ledger.rows import row_values
 from engine.ledger.states import AttemptState, JobState, LineState
-from engine.ledger.tx import Source, Tx, conn_of
+from engine.ledger.tx import Source, Tx, conn_of, db_of
 from keys.errors import Conflict, InvalidInput, NotFound, Precondition
 
 _HASH_BYTES = 16
@@ -25,7 +25,7 @@ _lines = schema.lines.c
 _issued = schema.issued.c
 _rejects = schema.rejects.c
 _attempts = schema.attempts.c
-_insert_lines = BulkInsert(schema.lines, "job_no", "line_no", "state", "person_hash", "card_hash", "blob")
+_insert_lines = Prepared(insert(schema.lines), "job_no", "line_no", "state", "person_hash", "card_hash", "blob")
 _insert_reject = insert(schema.rejects)
 _ready = (
     select(_lines.line_no)
@@ -37,10 +37,12 @@ _ready = (
     .order_by(_lines.line_no)
     .limit(bindparam("most"))
 )
-_blob = (
-    select(_lines.blob, schema.jobs.c.pii_destroyed_us)
+_blob = Prepared(
+    select(_lines.blob)
     .join(schema.jobs, schema.jobs.c.job_no == _lines.job_no)
-    .where(schema.jobs.c.job_id == bindparam("job_id"), _lines.line_no == bindparam("line_no"))
+    .where(schema.jobs.c.job_id == bindparam("job_id"), _lines.line_no == bindparam("line_no")),
+    "job_id",
+    "line_no",
 )
 _state = select(_lines.state).where(_lines.job_no == bindparam("job_no"), _lines.line_no == bindparam("line_no"))
 _by_person = (
@@ -131,7 +133,7 @@ def add_batch(tx: Tx, job_id: str, lines: Sequence[tuple[int, bytes, bytes, byte
     if any(len(person) != _HASH_BYTES or len(card) != _HASH_BYTES for _number, person, card, _blob in lines):
         raise InvalidInput("LINE_HASH", f"hashes of persons and cards have {_HASH_BYTES} bytes")
     try:
-        _insert_lines(tx.conn, [(job_no, number, ready_state, person, card, blob) for number, person, card, blob in lines])
+        _insert_lines.many(tx.db, [(job_no, number, ready_state, person, card, blob) for number, person, card, blob in lines])
     except sqlite3.IntegrityError:
         raise Conflict("LINE_EXISTS", f"a line between {lines[0][0]} and {lines[-1][0]} is in job {job_id} already") from None
     tx.audit("lines.added", job_id, first=lines[0][0], last=lines[-1][0], count=len(lines))
@@ -176,12 +178,13 @@ def state(source: Source, job_id: str, line_no: int) -> LineState:
 
 def get_blob(source: Source, job_id: str, line_no: int) -> bytes:
     """The sealed record of a line. Raises NotFound LINE_UNKNOWN, Precondition PII_DESTROYED."""
-    row = conn_of(source).execute(_blob, {"job_id": job_id, "line_no": line_no}).one_or_none()
+    row = _blob.one(db_of(source), job_id, line_no)
     if row is None:
         raise NotFound("LINE_UNKNOWN", f"job {job_id} has no line {line_no}")
-    if row.blob is None:
+    blob: bytes | None = row[0]
+    if blob is None:
         raise Precondition("PII_DESTROYED", f"the personal data of job {job_id} is destroyed")
-    return bytes(row.blob)
+    return blob
 
 
 def rejects(source: Source, job_id: str, after: int = 0, limit: int = 1000) -> list[Reject]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -200,6 +201,53 @@ sample_tests = Table(
     Column("passed", Integer, nullable=False),
     Column("checks", Text, nullable=False),
     Index("sample_tests_by_attempt", "attempt_id"),
+)
+
+# Where the time of an attempt went, as its station measured it; see `engine.ledger.timings`.
+timings = Table(
+    "timings",
+    metadata,
+    Column("attempt_id", ForeignKey("attempts.attempt_id"), primary_key=True, autoincrement=False),
+    Column("reader", String(128), nullable=False),
+    Column("transport", String(32), nullable=False),
+    Column("feed_us", BigInteger, nullable=False),
+    Column("print_us", BigInteger, nullable=False),
+    Column("eject_us", BigInteger, nullable=False),
+    Column("waited_us", BigInteger, nullable=False),
+    # Commands of the lease and of each segment, two bytes each; then the microseconds of every command, four bytes each.
+    Column("counts", LargeBinary, nullable=False),
+    Column("apdu_us", LargeBinary, nullable=False),
+)
+
+# When stations came, went, were stopped and were let work again; see `engine.ledger.events`.
+station_events = Table(
+    "station_events",
+    metadata,
+    Column("event_id", RowId, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("station_id", String(64), nullable=False),
+    Column("event", String(12), nullable=False),
+    Column("cause", String(32), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("station_events_by_station", "station_id", "event_id"),
+)
+
+# What was foretold of a job and, once it is done, how wrong that was. `in_sample`: foretold from a profile fitted to the job itself.
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("prediction_id", RowId, primary_key=True),
+    Column("job_no", ForeignKey("jobs.job_no"), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("profile_sha256", String(64), nullable=False),
+    Column("host", String(64), nullable=False),
+    Column("p05_us", BigInteger, nullable=False),
+    Column("p50_us", BigInteger, nullable=False),
+    Column("p95_us", BigInteger, nullable=False),
+    Column("measured_us", BigInteger),
+    Column("error", Float),
+    Column("in_sample", Integer, nullable=False),
+    Index("predictions_by_job", "job_no"),
 )
 
 stock_lots = Table(

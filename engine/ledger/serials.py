@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, func, insert, select
-from sqlalchemy.exc import IntegrityError
 
 from engine.ledger import schema
+from engine.ledger.prepared import Prepared
 from engine.ledger.tx import Source, Tx, conn_of
 from keys.errors import Conflict, Exhausted, InvalidInput, NotFound
 
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 _pools = schema.serial_pools.c
 _pool = select(schema.serial_pools).where(_pools.pool == bindparam("pool"))
 _insert_pool = insert(schema.serial_pools)
-_insert_serial = insert(schema.serials)
+# Burns a number only where its pool has it.
+_burn = Prepared(
+    insert(schema.serials).from_select(
+        ["pool", "value", "attempt_id"],
+        select(_pools.pool, bindparam("new_value"), bindparam("new_attempt_id")).where(
+            _pools.pool == bindparam("pool"), _pools.first <= bindparam("new_value"), _pools.last >= bindparam("new_value")
+        ),
+    ),
+    "pool",
+    "new_value",
+    "new_attempt_id",
+)
 _highest = select(func.max(schema.serials.c.value)).where(schema.serials.c.pool == bindparam("pool"))
 
 
@@ -55,13 +67,13 @@ def high_water(source: Source, pool: str) -> int | None:
 def record(tx: Tx, attempt_id: int, serials: Mapping[str, int]) -> None:
     """Burns one number per pool on an attempt. Raises NotFound POOL_UNKNOWN, InvalidInput SERIAL_RANGE, Conflict SERIAL_USED."""
     for pool, value in serials.items():
-        first, last = bounds(tx, pool)
-        if not first <= value <= last:
-            raise InvalidInput("SERIAL_RANGE", f"serial {value} is outside pool {pool} ({first}..{last})")
         try:
-            tx.conn.execute(_insert_serial, {"pool": pool, "value": value, "attempt_id": attempt_id})
-        except IntegrityError:
+            burned = _burn.run(tx.db, pool, value, attempt_id).rowcount
+        except sqlite3.IntegrityError:
             raise Conflict("SERIAL_USED", f"serial {value} of pool {pool} is on another piece already") from None
+        if not burned:
+            first, last = bounds(tx, pool)
+            raise InvalidInput("SERIAL_RANGE", f"serial {value} is outside pool {pool} ({first}..{last})")
 
 
 class SerialAllocator:

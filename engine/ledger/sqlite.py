@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool
 
 from keys.errors import Unavailable
 
 _MAGIC = b"SQLite format 3\x00"
-_READERS = 4
+BEGIN = "BEGIN IMMEDIATE"
 
 # temp_store: sorting must not spill order data into files; journal_size_limit: a long reader must not leave a huge log behind.
 _COMMON = ("PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000", "PRAGMA temp_store=MEMORY", "PRAGMA cache_size=-32768")
@@ -34,13 +35,12 @@ def looks_like_sqlite(path: Path) -> bool:
     return head in (b"", _MAGIC)
 
 
-def _engine(path: Path, pragmas: tuple[str, ...], begin: str, pool_size: int) -> Engine:
+def _engine(path: Path, pragmas: tuple[str, ...], begin: str) -> Engine:
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
         connect_args={"check_same_thread": False, "cached_statements": 512},
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=60,
+        # Whoever connects keeps the connection as long as it is of use.
+        poolclass=NullPool,
     )
 
     @event.listens_for(engine, "connect")
@@ -52,19 +52,21 @@ def _engine(path: Path, pragmas: tuple[str, ...], begin: str, pool_size: int) ->
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        # A transaction begun by the driver for prepared statements is joined.
+        if not driver(connection).in_transaction:
+            connection.exec_driver_sql(begin)
 
     return engine
 
 
 def writer_engine(path: Path) -> Engine:
     """For the one writing connection."""
-    return _engine(path, _COMMON + _WRITER, "BEGIN IMMEDIATE", 1)
+    return _engine(path, _COMMON + _WRITER, BEGIN)
 
 
 def reader_engine(path: Path) -> Engine:
-    """For up to four reading connections; a write on one of them is an error."""
-    return _engine(path, (*_COMMON, "PRAGMA query_only=ON"), "BEGIN", _READERS)
+    """For reading connections; a write on one of them is an error."""
+    return _engine(path, (*_COMMON, "PRAGMA query_only=ON"), "BEGIN")
 
 
 def driver(conn: Connection) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from engine.ledger.errors import translate
 from engine.ledger.migrate import migrate
 from engine.ledger.recovery import recover
 from engine.ledger.schema import ledger_numbers
-from engine.ledger.sqlite import looks_like_sqlite, reader_engine, writer_engine
+from engine.ledger.sqlite import driver, looks_like_sqlite, reader_engine, writer_engine
 from engine.ledger.tx import Tx
 from engine.ledger.writer import Writer
 from keys.errors import Corrupt, Unavailable
@@ -52,6 +52,8 @@ class Ledger:
         self._writing, self._reading = engines
         self._writer = Writer(self._writing, clock, epoch)
         self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="ledger-reader")
+        self._idle: list[Connection] = []
+        self._closed = False
 
     @classmethod
     def open(cls, path: Path, clock: Clock | None = None) -> Ledger:
@@ -92,20 +94,53 @@ class Ledger:
         """
         return self._writer.submit(function)
 
+    def watch(self, observer: Callable[[int, float], None]) -> None:
+        """`observer` hears of every committed group: how many functions, how many seconds. It is called on the writer's thread."""
+        self._writer.observer = observer
+
     def run(self, function: Callable[[Tx], T]) -> T:
         """`transact`, and waits. Never call it from inside another function of the writer."""
         if self._writer.on_own_thread():
             raise RuntimeError("a function of the ledger's writer must not wait for the writer")
         return self.transact(function).result()
 
-    async def write(self, function: Callable[[Tx], T]) -> T:
-        """`transact`, for asyncio. A cancelled waiter does not undo what has already begun."""
-        return await asyncio.wrap_future(self.transact(function))
+    async def write(self, function: Callable[[Tx], T], *, patience_s: float = 0.0) -> T:
+        """`transact`, for asyncio. A cancelled waiter does not undo what has already begun.
+
+        A write that is in no hurry may wait up to `patience_s` seconds for others to share its commit, and so its fsync.
+        """
+        return await self._writer.submit_from_loop(function, patience_s)
 
     def read(self, function: Callable[[Connection], T]) -> T:
         """Runs a function on a reader's snapshot, in the calling thread. It sees every acknowledged write."""
-        with _storage_errors(), self._reading.connect() as conn, conn.begin():
+        with _storage_errors(), self._reader() as conn:
             return function(conn)
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        """A connection inside a reading transaction. Connections are kept, as many as ever read at once: opening one costs more than
+        reading a few rows.
+        """
+        try:
+            conn = self._idle.pop()
+        except IndexError:
+            conn = self._reading.connect()
+        db = driver(conn)
+        try:
+            db.execute("BEGIN")
+            yield conn
+        finally:
+            db.rollback()
+            if conn.in_transaction():
+                conn.rollback()
+            self._idle.append(conn)
+            if self._closed:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     async def aread(self, function: Callable[[Connection], T]) -> T:
         """`read`, on a thread of its own."""
@@ -115,6 +150,8 @@ class Ledger:
         """Finishes queued writes and closes the file. May be called twice."""
         self._writer.close()
         self._threads.shutdown(wait=True)
+        self._closed = True
+        self._let_go()
         self._reading.dispose()
         self._writing.dispose()
 

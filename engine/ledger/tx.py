@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TypeAlias
 
 from sqlalchemy import Connection
 
 from engine.ledger.chain import AuditChain, Fact
+from engine.ledger.sqlite import driver
 
 
 class Tx:
     """Handed to a function by the writer, and valid only until that function returns.
 
-    `conn` is inside a transaction that holds the write lock; `now_us` is Unix time for records; `boottime_us` and `epoch` are
-    the lease clock. The function must not commit, roll back, or keep the `Tx`.
+    `db` is inside a transaction that holds the write lock, and `conn` is the same connection for statements in Core. `now_us` is
+    Unix time for records; `boottime_us` and `epoch` are the lease clock. The function must not commit, roll back, or keep the `Tx`.
     """
 
-    __slots__ = ("_chain", "boottime_us", "conn", "epoch", "now_us", "truncate_wal")
+    __slots__ = ("_chain", "boottime_us", "conn", "db", "epoch", "now_us", "truncate_wal")
 
-    def __init__(self, conn: Connection, chain: AuditChain, *, now_us: int, boottime_us: int, epoch: int) -> None:
+    def __init__(self, conn: Connection, db: sqlite3.Connection, chain: AuditChain, *, now_us: int, boottime_us: int, epoch: int) -> None:
         self.conn = conn
+        self.db = db
         self.now_us = now_us
         self.boottime_us = boottime_us
         self.epoch = epoch
@@ -39,3 +42,8 @@ Source: TypeAlias = Tx | Connection
 def conn_of(source: Source) -> Connection:
     """The connection behind `source`."""
     return source.conn if isinstance(source, Tx) else source
+
+
+def db_of(source: Source) -> sqlite3.Connection:
+    """The driver's connection behind `source`, for prepared statements."""
+    return source.db if isinstance(source, Tx) else driver(source)

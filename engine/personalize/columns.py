@@ -40,7 +40,7 @@ def as_matrix(column: Column) -> Bytes2D:
 def text_columns(plan: TextPlan, columns: Mapping[str, Column], rows: int) -> dict[str, Bytes2D]:
     """The columns that the plan needs, each (rows, width); InvalidInput FIELD_UNKNOWN, and WRONG_SHAPE: one row never stands for many."""
     matrices = {}
-    for name in {*(slot.field for slot in plan.slots), *(item.field for fill in plan.cuts for item in fill.items if item.field)}:
+    for name in plan.fields:
         if name not in columns:
             raise InvalidInput("FIELD_UNKNOWN", f"there is no column {name!r}")
         matrices[name] = as_matrix(columns[name])

@@ -57,14 +57,9 @@ def derive_keys(compiled: CompiledProfile, columns: Mapping[str, Column], custod
 
 def all_factors(compiled: CompiledProfile, columns: Mapping[str, Column]) -> list[Bytes2D]:
     """The card level factors of every key, in the order of `compiled.keys`; raises as `card_factors`."""
-    cache: dict[tuple[str, str], Bytes2D] = {}
-    factors = []
-    for key in compiled.keys:
-        at = key.card_factor, key.method
-        if at not in cache:
-            cache[at] = np.ascontiguousarray(card_factors(key, columns))
-        factors.append(cache[at])
-    return factors
+    kinds, kind_of = compiled.factor_kinds
+    made = [np.ascontiguousarray(card_factors(key, columns)) for key in kinds]
+    return [made[kind] for kind in kind_of]
 
 
 def key_check_values(compiled: CompiledProfile, keys: SecretArray) -> Bytes2D:
@@ -109,8 +104,13 @@ def fill_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys: 
             image = images.array[part]
             image[:] = template
             write_texts(compiled.text_plan, texts, image, first)
-            _scatter(image, compiled.key_runs, keys[:, part])
-            _scatter(image, compiled.kcv_runs, kcvs[:, part])
+            if rows == 1 and compiled.key_index is not None:
+                numbers, places = compiled.kcv_index
+                image[0, compiled.key_index] = keys[:, 0]
+                image[0, places] = kcvs[numbers, 0]
+            else:
+                _scatter(image, compiled.key_runs, keys[:, part])
+                _scatter(image, compiled.kcv_runs, kcvs[:, part])
             for offset in compiled.pin_offsets:
                 image[:, offset : offset + 8] = pins[part]
     except BaseException:

@@ -235,6 +235,11 @@ class Scp02Session:
                 raise Corrupt("RESPONSE_DATA", f"status {sw:04X} came with {len(body)} bytes of data")
         return body
 
+    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """`check_response` for data and status words of the next responses, in order."""
+        first = self._checked
+        return [self.check_response(first + at, data, sw) for at, (data, sw) in enumerate(answers)]
+
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """A secret for STORE DATA or PUT KEY: 3DES-ECB under the session DEK, no padding (GPCS E.4.7).
 

@@ -5,7 +5,10 @@ Session keys and the session that has them in this process; the rules of the cha
 
 from __future__ import annotations
 
+import hmac
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
@@ -20,13 +23,14 @@ from engine.personalize.scp03_channel import (
     BLOCK,
     C_DECRYPTION,
     C_MAC,
+    MAC_LEN,
     R_ENCRYPTION,
     R_MAC,
     CardHello,
     Scp03Channel,
 )
 from engine.personalize.script import Apdus, ByteArray, cut, secured_lengths
-from keys.errors import Denied, InvalidInput
+from keys.errors import Corrupt, Denied, InvalidInput
 from keys.secrets import BytesLike, SecretArray, SecretBytes
 
 # Amendment D 4.1.5, table 4-1: derivation constants.
@@ -36,6 +40,9 @@ CARD_CHALLENGE: Final = 0x02
 S_ENC: Final = 0x04
 S_MAC: Final = 0x06
 S_RMAC: Final = 0x07
+
+# From so many on one call of a kernel for all costs less than a call of the library for each.
+_TOGETHER: Final = 4
 
 StaticKey = BytesLike | SecretBytes | npt.NDArray[np.uint8]
 
@@ -62,6 +69,23 @@ def session_key(static: SecretBytes, constant: int, context: bytes) -> SecretByt
         return SecretBytes(made.array.reshape(-1)[:size].data)
 
 
+def _messages(constants: Sequence[int], bits: int, context: bytes) -> ByteArray:
+    """What the KDF's first CMAC is over for each constant, (n, 32)."""
+    tail = bytes([0]) + bits.to_bytes(2, "big") + b"\x01" + context
+    return np.frombuffer(b"".join(bytes(11) + bytes([constant]) + tail for constant in constants), np.uint8).reshape(len(constants), -1)
+
+
+def _session_keys(enc: SecretBytes, mac: SecretBytes, context: bytes) -> list[SecretBytes]:
+    """S-ENC, S-MAC and S-RMAC; those of AES-128 in one call."""
+    if len(enc) != BLOCK:
+        return [session_key(key, constant, context) for key, constant in ((enc, S_ENC), (mac, S_MAC), (mac, S_RMAC))]
+    with SecretArray.empty((3, BLOCK)) as static, SecretArray.empty((3, BLOCK)) as made:
+        static.array[0] = np.frombuffer(enc.reveal(), np.uint8)
+        static.array[1:] = np.frombuffer(mac.reveal(), np.uint8)
+        cext.aes_cmac(static.array, _messages((S_ENC, S_MAC, S_RMAC), 128, context), out=made.array)
+        return [SecretBytes(made.array[at].data) for at in range(3)]
+
+
 def pseudo_random_challenge(enc_key: BytesLike, sequence: bytes, aid: bytes) -> bytes:
     """Amendment D 6.2.2.1: the card challenge of a card with i bit 10, from the static ENC key, its sequence counter[3] and
     the SD's AID.
@@ -84,10 +108,6 @@ class Scp03Session(Scp03Channel):
         """Use `open`. `keys` are S-ENC, S-MAC, S-RMAC; the session owns and wipes all of them."""
         super().__init__(host_cryptogram, level)
         self._secrets = [*keys, dek]
-        self._enc, self._mac, self._rmac = (AES(key.reveal()) for key in keys)
-        self._dek = AES(dek.reveal())
-        self._block: CipherContext = Cipher(self._enc, ECB()).encryptor()  # noqa: S305 - ICVs are single encrypted counters
-        self._dek_block: CipherContext = Cipher(self._dek, ECB()).encryptor()  # noqa: S305 - with a zero IV one block of CBC is this
 
     @classmethod
     def open(
@@ -106,14 +126,41 @@ class Scp03Session(Scp03Channel):
         enc, mac, dek = _copies(static_keys)
         with enc, mac:
             context = bytes(host_challenge) + hello.card_challenge
-            session = [session_key(key, constant, context) for key, constant in ((enc, S_ENC), (mac, S_MAC), (mac, S_RMAC))]
+            session = _session_keys(enc, mac, context)
+        messages = _messages((CARD_CRYPTOGRAM, HOST_CRYPTOGRAM), 64, context)
+        card, host = cext.aes_cmac(np.frombuffer(session[1].reveal(), np.uint8), messages)[:, :8]
         try:
-            hello.require_cryptogram(kdf(session[1].reveal(), CARD_CRYPTOGRAM, context, 64))
+            hello.require_cryptogram(card.tobytes())
         except Denied:
             for secret in (*session, dek):
                 secret.close()
             raise
-        return cls(session, dek, kdf(session[1].reveal(), HOST_CRYPTOGRAM, context, 64), level)
+        return cls(session, dek, host.tobytes(), level)
+
+    # made when they are first needed: the channel that only proves the new keys needs one of them
+    @cached_property
+    def _enc(self) -> AES:
+        return AES(self._secrets[0].reveal())
+
+    @cached_property
+    def _mac(self) -> AES:
+        return AES(self._secrets[1].reveal())
+
+    @cached_property
+    def _rmac(self) -> AES:
+        return AES(self._secrets[2].reveal())
+
+    @cached_property
+    def _dek(self) -> AES:
+        return AES(self._secrets[3].reveal())
+
+    @cached_property
+    def _block(self) -> CipherContext:
+        return Cipher(self._enc, ECB()).encryptor()  # noqa: S305 - ICVs are single encrypted counters
+
+    @cached_property
+    def _dek_block(self) -> CipherContext:
+        return Cipher(self._dek, ECB()).encryptor()  # noqa: S305 - with a zero IV one block of CBC is this
 
     def _c_mac(self, message: bytes) -> bytes:
         return _cmac(self._mac, message)
@@ -150,6 +197,42 @@ class Scp03Session(Scp03Channel):
         self._chain = chain.tobytes()
         self._chains += [chains[at].tobytes() for at in range(len(chains))]
         return cut(secured[0], secured_lengths(counted, BLOCK))
+
+    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """As `check_response` one after another; the response MACs of a whole segment are computed together."""
+        first, level = self._checked, self.level
+        whole = all(sw == 0x9000 and len(data) >= MAC_LEN for data, sw in answers)
+        if not whole or not level & C_MAC or not level & R_MAC or self._ended or self._closed or first + len(answers) > len(self._chains):
+            return super().check_responses(answers)
+        bodies = [data[:-MAC_LEN] for data, _ in answers]
+        if not hmac.compare_digest(b"".join(self._r_macs(first, bodies)), b"".join([data[-MAC_LEN:] for data, _ in answers])):
+            # one by one: the first that is wrong ends the channel
+            return super().check_responses(answers)
+        self._checked += len(answers)
+        try:
+            return [self._decrypted(first + at, body) if body else b"" for at, body in enumerate(bodies)]
+        except Corrupt:
+            self._ended = True
+            raise
+
+    def _r_macs(self, first: int, bodies: Sequence[bytes]) -> list[bytes]:
+        """The R-MACs of responses that begin with number `first`: those of one length in one call."""
+        by_length = defaultdict(list)
+        for at, body in enumerate(bodies):
+            by_length[len(body)].append(at)
+        macs = [b""] * len(bodies)
+        key = np.frombuffer(self._secrets[2].reveal(), np.uint8)
+        for places in by_length.values():
+            messages = [self._chains[first + at] + bodies[at] + b"\x90\x00" for at in places]
+            if len(places) < _TOGETHER:
+                made = [self._r_mac(message)[:MAC_LEN] for message in messages]
+            else:
+                column = np.frombuffer(b"".join(messages), np.uint8).reshape(len(messages), -1)
+                octets = cext.aes_cmac(key, column).tobytes()
+                made = [octets[at : at + MAC_LEN] for at in range(0, len(octets), BLOCK)]
+            for at, mac in zip(places, made, strict=True):
+                macs[at] = mac
+        return macs
 
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """A secret for STORE DATA or PUT KEY: AES-CBC under the static DEK, zero IV, no padding (Amendment D 6.2.8).

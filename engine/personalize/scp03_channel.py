@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -192,6 +193,11 @@ class Scp03Channel(ABC):
             self._ended = True
             raise
 
+    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """`check_response` for data and status words of the next responses, in order."""
+        first = self._checked
+        return [self.check_response(first + at, data, sw) for at, (data, sw) in enumerate(answers)]
+
     def _plain_response(self, index: int, body: bytes, sw: int) -> bytes:
         if not self.level & C_MAC:
             return body
@@ -208,6 +214,9 @@ class Scp03Channel(ABC):
         expected = self._r_mac(self._chains[index] + body + sw.to_bytes(2, "big"))
         if not hmac.compare_digest(expected[:MAC_LEN], mac):
             raise Denied("RESPONSE_MAC", "an R-MAC is wrong: the response is not the card's answer to this command")
+        return self._decrypted(index, body)
+
+    def _decrypted(self, index: int, body: bytes) -> bytes:
         if not self.level & R_ENCRYPTION or not body:
             return body
         if len(body) % BLOCK:

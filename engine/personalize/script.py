@@ -61,24 +61,24 @@ class Script:
 
 def script_of(compiled: CompiledProfile) -> Script:
     """INSTALL [for personalization] and STORE DATA for every application, then PUT KEY and SET STATUS. Made once for a profile."""
-    return _made(_ById(compiled))
+    return _made(ById(compiled))
 
 
-class _ById:
+class ById:
     """A compiled profile as a key of a cache: by identity, which it keeps for as long as it is cached."""
 
     def __init__(self, compiled: CompiledProfile) -> None:
         self.compiled = compiled
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.compiled is self.compiled
+        return isinstance(other, ById) and other.compiled is self.compiled
 
     def __hash__(self) -> int:
         return id(self.compiled)
 
 
 @lru_cache(maxsize=64)
-def _made(by_id: _ById) -> Script:
+def _made(by_id: ById) -> Script:
     compiled = by_id.compiled
     channel = compiled.loaded.profile.channel
     encrypt = int(channel.level, 16) & C_DECRYPTION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -25,6 +26,9 @@ class SecureChannel(Protocol):
 
     def check_response(self, index: int, data: BytesLike, sw: int) -> bytes:
         """Plain data of the response to wrap number `index`; raises Denied, Corrupt, Precondition."""
+
+    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """`check_response` for data and status words of the next responses, in order."""
 
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """One secret of whole blocks under the key the protocol has for secrets. Raises InvalidInput SPAN_LENGTH."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keys.errors import Corrupt
 
@@ -24,8 +25,7 @@ class Segment:
         return b"".join(sw.to_bytes(2, "big") for sw in self.expected)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One response: data and status word."""
 
     data: bytes
@@ -40,11 +40,11 @@ def to_slab(items: Sequence[bytes]) -> bytes:
 def from_slab(slab: bytes) -> list[bytes]:
     """The items of a slab; Corrupt SLAB_INVALID when lengths do not add up."""
     items: list[bytes] = []
-    at = 0
-    while at < len(slab):
-        end = at + 2 + int.from_bytes(slab[at : at + 2], "big")
-        if at + 2 > len(slab) or end > len(slab):
-            raise Corrupt("SLAB_INVALID", f"slab of {len(slab)} bytes ends inside item {len(items)}")
+    at, whole = 0, len(slab)
+    while at < whole:
+        end = at + 2 + (slab[at] << 8 | slab[at + 1]) if at + 2 <= whole else whole + 1
+        if end > whole:
+            raise Corrupt("SLAB_INVALID", f"slab of {whole} bytes ends inside item {len(items)}")
         items.append(slab[at + 2 : end])
         at = end
     return items
@@ -57,17 +57,18 @@ def answers_of(segment: Segment, slab: bytes) -> list[Answer]:
     word, and ANSWER_UNEXPECTED naming the first command that was answered otherwise.
     """
     raw = from_slab(slab)
-    if len(raw) > len(segment.commands):
-        raise Corrupt("ANSWERS_MISSING", f"{len(raw)} answers to {len(segment.commands)} commands of segment {segment.sequence}")
-    answers = []
-    for index, response in enumerate(raw):
+    expected = segment.expected
+    if len(raw) > len(expected):
+        raise Corrupt("ANSWERS_MISSING", f"{len(raw)} answers to {len(expected)} commands of segment {segment.sequence}")
+    answers: list[Answer] = []
+    for response, due in zip(raw, expected, strict=False):
         if len(response) < 2:
-            raise Corrupt("ANSWER_SHORT", f"command {index} of segment {segment.sequence} has no status word: outcome unknown")
-        sw = int.from_bytes(response[-2:], "big")
-        if sw != segment.expected[index]:
-            ins = segment.commands[index][1]
-            raise Corrupt("ANSWER_UNEXPECTED", f"command {index} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
+            raise Corrupt("ANSWER_SHORT", f"command {len(answers)} of segment {segment.sequence} has no status word: outcome unknown")
+        sw = response[-2] << 8 | response[-1]
+        if sw != due:
+            ins = segment.commands[len(answers)][1]
+            raise Corrupt("ANSWER_UNEXPECTED", f"command {len(answers)} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
         answers.append(Answer(response[:-2], sw))
-    if len(answers) != len(segment.commands):
-        raise Corrupt("ANSWERS_MISSING", f"{len(answers)} answers to {len(segment.commands)} commands of segment {segment.sequence}")
+    if len(answers) != len(expected):
+        raise Corrupt("ANSWERS_MISSING", f"{len(answers)} answers to {len(expected)} commands of segment {segment.sequence}")
     return answers

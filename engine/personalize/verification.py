@@ -7,14 +7,18 @@ challenges sent are the engine's own and used once; a restarted engine begins th
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from engine.personalize.applet_crypto import BLOCK, application_cryptogram, ecb, load_mac1
 from engine.personalize.columns import Bytes2D
+from engine.personalize.script import ById
 from engine.personalize.segment import Answer
 from engine.profiles.compile import CardKey, CompiledProfile, ReadCheck, ber_length
 from engine.profiles.model import Application, GenerateAc, Load
@@ -30,13 +34,16 @@ def select(df: bytes) -> bytes:
     return b"\x00\xa4\x04\x00" + bytes([len(df)]) + df + b"\x00"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One command and what its answer must be. `check` raises Denied VERIFY_FAILED."""
 
     command: bytes
     check: Callable[[bytes], None]
     proves: str | None = None
+
+
+def _no_challenge(_what: str, length: int) -> bytes:
+    return bytes(length)
 
 
 class Material(Protocol):
@@ -78,7 +85,11 @@ class CardMaterial:
         return application_cryptogram(key.algorithm, self.key(index), atc, message)
 
 
-def equal(what: str, expected: bytes) -> Callable[[bytes], None]:
+# Makes the steps that need no earlier answer for one card, from its material and the challenges sent to it.
+_Maker = Callable[[Material, Challenge], tuple[Step, ...]]
+
+
+def equal(what: str, expected: bytes | memoryview) -> Callable[[bytes], None]:
     """A check that the answer is exactly `expected`, compared in constant time; the message shows neither."""
 
     def check(answer: bytes) -> None:
@@ -102,17 +113,26 @@ def of_length(what: str, length: int) -> Callable[[bytes], None]:
 
 def read_step(read: ReadCheck, material: Material) -> Step:
     """READ RECORD, or READ BINARY of a transparent file, and the exact content that personalization wrote."""
+    return _reading(read)(material, _no_challenge)[0]
+
+
+def _reading(read: ReadCheck) -> _Maker:
     what = f"{read.application} file {read.sfi:02X}" + (f" record {read.record}" if read.record else "")
     command = bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
-    return Step(command, equal(what, material.image[read.start : read.end].tobytes()))
+    start, end = read.start, read.end
+    return lambda material, _challenge: (Step(command, equal(what, material.image[start:end].data)),)
 
 
-def internal_step(key: CardKey, index: int, material: Material, challenge: Challenge) -> Step:
+def _internal(key: CardKey, index: int) -> _Maker:
     """INTERNAL AUTHENTICATE: one block under the card's own key."""
-    block = challenge(f"internal {key.label}", BLOCK[key.algorithm])
-    expected = material.block(index, key, block)
-    command = bytes([0x00, 0x88, 0x00, key.kid, len(block)]) + block + b"\x00"
-    return Step(command, equal(f"INTERNAL AUTHENTICATE {key.label}", expected), key.label)
+    length, label, what = BLOCK[key.algorithm], key.label, f"INTERNAL AUTHENTICATE {key.label}"
+    head = bytes([0x00, 0x88, 0x00, key.kid, length])
+
+    def make(material: Material, challenge: Challenge) -> tuple[Step, ...]:
+        block = challenge(label, length)
+        return (Step(head + block + b"\x00", equal(what, material.block(index, key, block)), label),)
+
+    return make
 
 
 def load_step(load: Load, index: int, key: CardKey, material: Material) -> Step:
@@ -128,30 +148,33 @@ def load_step(load: Load, index: int, key: CardKey, material: Material) -> Step:
     return Step(command, check, key.label)
 
 
-def generate_ac_steps(compiled: CompiledProfile, application: Application, spec: GenerateAc, index: int, material: Material) -> list[Step]:
+def _arqc(compiled: CompiledProfile, application: Application, spec: GenerateAc, index: int) -> _Maker:
     """GET PROCESSING OPTIONS and GENERATE AC for an ARQC (EMV Book 3): the trace it leaves is one ATC."""
     key = compiled.keys[index]
     gpo_id, iad_id = ("9104", "9200") if key.algorithm == "3des" else ("9105", "9201")
-    options = _value(compiled, material, application.name, gpo_id)
-    iad = _value(compiled, material, application.name, iad_id)
     cdol1_data, pdol_data = bytes.fromhex(spec.cdol1_data), bytes.fromhex(spec.pdol_data)
-    what = f"GENERATE AC {key.label}"
-
-    def check(answer: bytes) -> None:
-        # 77 L, 9F27 01 80, 9F36 02 ATC, 9F26 08 AC, 9F10 L IAD
-        of_length(what, 25 + len(iad))(answer)
-        atc = answer[9:11]
-        expected = material.application_cryptogram(index, key, atc, cdol1_data + options[2:4] + atc + iad)
-        body = b"\x9f\x27\x01\x80\x9f\x36\x02" + atc + b"\x9f\x26\x08" + expected + b"\x9f\x10" + bytes([len(iad)]) + iad
-        equal(what, b"\x77" + bytes([len(body)]) + body)(answer)
-
+    label, what = key.label, f"GENERATE AC {key.label}"
     pdol = b"\x83" + bytes([len(pdol_data)]) + pdol_data
+    chosen = Step(select(bytes.fromhex(application.aid)), anything)
     gpo = b"\x80\xa8\x00\x00" + bytes([len(pdol)]) + pdol + b"\x00"
-    return [
-        Step(select(bytes.fromhex(application.aid)), anything),
-        Step(gpo, equal("GET PROCESSING OPTIONS", b"\x77" + ber_length(len(options)) + options)),
-        Step(b"\x80\xae\x80\x00" + bytes([len(cdol1_data)]) + cdol1_data + b"\x00", check, key.label),
-    ]
+    generate = b"\x80\xae\x80\x00" + bytes([len(cdol1_data)]) + cdol1_data + b"\x00"
+
+    def make(material: Material, _challenge: Challenge) -> tuple[Step, ...]:
+        options = _value(compiled, material, application.name, gpo_id)
+        iad = _value(compiled, material, application.name, iad_id)
+
+        def check(answer: bytes) -> None:
+            # 77 L, 9F27 01 80, 9F36 02 ATC, 9F26 08 AC, 9F10 L IAD
+            of_length(what, 25 + len(iad))(answer)
+            atc = answer[9:11]
+            expected = material.application_cryptogram(index, key, atc, cdol1_data + options[2:4] + atc + iad)
+            body = b"\x9f\x27\x01\x80\x9f\x36\x02" + atc + b"\x9f\x26\x08" + expected + b"\x9f\x10" + bytes([len(iad)]) + iad
+            equal(what, b"\x77" + bytes([len(body)]) + body)(answer)
+
+        due = equal("GET PROCESSING OPTIONS", b"\x77" + ber_length(len(options)) + options)
+        return chosen, Step(gpo, due), Step(generate, check, label)
+
+    return make
 
 
 def _value(compiled: CompiledProfile, material: Material, application: str, dgi: str) -> bytes:
@@ -159,25 +182,36 @@ def _value(compiled: CompiledProfile, material: Material, application: str, dgi:
     return material.image[start:end].tobytes()
 
 
-def fixed_steps(compiled: CompiledProfile, material: Material, challenge: Challenge) -> list[Step]:
-    """All commands that need no earlier answer: per DF, SELECT, reads of public files, internal authentications; loads; ARQCs."""
-    steps: list[Step] = []
+@lru_cache(maxsize=64)
+def _makers(by_id: ById) -> tuple[_Maker, ...]:
+    compiled = by_id.compiled
+    makers: list[_Maker] = []
     for application in compiled.loaded.profile.applications:
         own = [(i, key) for i, key in enumerate(compiled.keys) if key.application == application.name]
         internals = {(key.df, i): key for i, key in own if key.prove == "internal-authenticate"}
         reads = [r for r in compiled.reads if r.application == application.name]
         loads = [(load, i) for a, load, i in compiled.loads if a.name == application.name]
         places = [*(r.df for r in reads), *(df for df, _ in internals), *(compiled.keys[i].df for _, i in loads)]
-        dfs = dict.fromkeys([bytes.fromhex(application.aid), *places])
-        for df in dfs:
-            steps.append(Step(select(df), anything))
-            steps += [read_step(r, material) for r in reads if r.df == df]
-            steps += [internal_step(key, i, material, challenge) for (at, i), key in internals.items() if at == df]
-            steps += [load_step(load, i, compiled.keys[i], material) for load, i in loads if compiled.keys[i].df == df]
-        for a, spec, index in compiled.generate_acs:
-            if a.name == application.name:
-                steps += generate_ac_steps(compiled, a, spec, index, material)
-    return steps
+        for df in dict.fromkeys([bytes.fromhex(application.aid), *places]):
+            makers.append(_fixed(Step(select(df), anything)))
+            makers += [_reading(r) for r in reads if r.df == df]
+            makers += [_internal(key, i) for (at, i), key in internals.items() if at == df]
+            makers += [_loading(load, i, compiled.keys[i]) for load, i in loads if compiled.keys[i].df == df]
+        makers += [_arqc(compiled, a, spec, index) for a, spec, index in compiled.generate_acs if a.name == application.name]
+    return tuple(makers)
+
+
+def _fixed(step: Step) -> _Maker:
+    return lambda _material, _challenge: (step,)
+
+
+def _loading(load: Load, index: int, key: CardKey) -> _Maker:
+    return lambda material, _challenge: (load_step(load, index, key, material),)
+
+
+def fixed_steps(compiled: CompiledProfile, material: Material, challenge: Challenge) -> list[Step]:
+    """All commands that need no earlier answer: per DF, SELECT, reads of public files, internal authentications; loads; ARQCs."""
+    return [step for make in _makers(ById(compiled)) for step in make(material, challenge)]
 
 
 def externals(compiled: CompiledProfile) -> list[tuple[int, CardKey]]:
@@ -214,6 +248,17 @@ def proofs(compiled: CompiledProfile) -> dict[str, str]:
     """
     grade = {"sample": BY_SAMPLE, "kcv-only": "kcv-only"}
     return {key.label: grade.get(key.prove, "proven-by-use") for key in compiled.keys}
+
+
+def grade_counts(compiled: CompiledProfile) -> Mapping[str, int]:
+    """How many keys of a card are proven how once it is good: `proofs`, but what a sample is to prove is not proven on this card."""
+    return _grade_counts(ById(compiled))
+
+
+@lru_cache(maxsize=64)
+def _grade_counts(by_id: ById) -> Mapping[str, int]:
+    grades = Counter("sample-due" if grade == BY_SAMPLE else grade for grade in proofs(by_id.compiled).values())
+    return MappingProxyType(grades)
 
 
 def round_trips(compiled: CompiledProfile) -> int:

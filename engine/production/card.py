@@ -27,7 +27,7 @@ from engine.profiles.model import ChannelKeys
 from keys.custody import Custody
 from keys.custody.policy import working_for
 from keys.errors import Corrupt, Denied
-from keys.kcv import kcv, kcv_array
+from keys.kcv import kcv_array
 from keys.secrets import SecretArray
 
 SW_OK: Final = 0x9000
@@ -82,7 +82,7 @@ def identity_of(initialize_update_response: bytes, expected_kvn: int) -> Identit
 def static_keys(custody: Custody, source: ChannelKeys, kdd: bytes) -> SecretArray:
     """ENC, MAC and DEK of one chip, (3, 16), dispersed from a channel master by the chip's KDD."""
     factor = np.frombuffer(kdd, np.uint8).reshape(1, 10)
-    return custody.derive(channel_derivations(source), [factor] * 3)
+    return custody.derive(channel_derivations(source), (factor, factor, factor))
 
 
 class CardInMaking:
@@ -98,6 +98,8 @@ class CardInMaking:
         self.segment: Segment | None = None
         self._session: SecureChannel | None = None
         self._wrapped = 0
+        # the answers that were judged last, and the slab they came in: the end of one segment opens the next
+        self._judged: tuple[bytes, list[Answer]] | None = None
         self._image: SecretArray | None = None
         self._keys: SecretArray | None = None
         self._issuer: SecretArray | None = None
@@ -187,7 +189,7 @@ class CardInMaking:
     def accept_personalization(self, slab: bytes) -> None:
         """Checks every answer, its response MAC where the channel has one, and PUT KEY's echo of version and check values."""
         session, _, issuer = self._ready()
-        answers = answers_of(self._segment(), slab)
+        answers = self._answers(slab)
         checked = self._check_responses(session, answers[1 : self._wrapped])
         # the last but one; the last is SET STATUS
         verification.equal("PUT KEY", bytes([int(self.profile.channel.issuer.kvn, 16)]) + self._issuer_kcvs(issuer))(checked[-2])
@@ -208,7 +210,7 @@ class CardInMaking:
 
         Gives the EXTERNAL AUTHENTICATE that completes the channel. Denied CHIP_CHANGED, CHIP_OTHER_KEYS, CARD_CRYPTOGRAM; Corrupt.
         """
-        response = answers_of(self._segment(), slab)[-1].data
+        response = self._answers(slab)[-1].data
         issuer = self.profile.channel.issuer
         if identity_of(response, int(issuer.kvn, 16)).kdd != self._identity().kdd:
             raise Denied("CHIP_CHANGED", "the chip under the new keys is not the chip that was personalized")
@@ -239,7 +241,7 @@ class CardInMaking:
         if self._talk is None:
             raise Corrupt("SEQUENCE", "no proof is under way")
         try:
-            answers = answers_of(self._segment(), slab)
+            answers = self._answers(slab)
         except Corrupt as error:
             if error.reason != "ANSWER_UNEXPECTED":
                 raise
@@ -266,13 +268,15 @@ class CardInMaking:
             if secret is not None:
                 secret.close()
         self._image = self._keys = self._issuer = self._talk = None
-        # what answers should be is the holder's data too
+        # what answers are and should be is the holder's data too
         self._steps = []
+        self._judged = None
 
     # -- helpers -------------------------------------------------------------------------------------------------------
 
     def _emit(self, commands: list[bytes], *, journal_answers: bool) -> Segment:
         self.sequence += 1
+        self._judged = None
         self.segment = Segment(self.sequence, tuple(commands), (SW_OK,) * len(commands), journal_answers)
         return self.segment
 
@@ -283,6 +287,12 @@ class CardInMaking:
         if self.segment is None:
             raise Corrupt("SEQUENCE", "no segment was sent")
         return self.segment
+
+    def _answers(self, slab: bytes) -> list[Answer]:
+        """As `answers_of` the segment that was sent last."""
+        if self._judged is None or self._judged[0] is not slab:
+            self._judged = slab, answers_of(self._segment(), slab)
+        return self._judged[1]
 
     def _identity(self) -> Identity:
         if self.identity is None:
@@ -304,10 +314,10 @@ class CardInMaking:
         return self.material()
 
     def _check_responses(self, session: SecureChannel, answers: list[Answer]) -> list[bytes]:
-        return [session.check_response(index, answer.data, answer.sw) for index, answer in enumerate(answers)]
+        return session.check_responses(answers)
 
     def _issuer_kcvs(self, issuer: SecretArray) -> bytes:
-        return b"".join(kcv(self.profile.channel.issuer.algorithm, issuer.array[i, 0]) for i in range(3))
+        return kcv_array(self.profile.channel.issuer.algorithm, issuer.array[:, 0]).tobytes()
 
     def _close_session(self) -> None:
         if self._session is not None:

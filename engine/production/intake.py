@@ -1,7 +1,10 @@
-"""Order file -> sealed lines in the ledger. The upload rests encrypted; rows are checked, hashed, sealed and stored in batches."""
+"""Order file -> sealed lines in the ledger. The upload rests encrypted, and goes on where it was cut off; rows are checked, hashed, sealed
+and stored in batches.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ from engine.orders.records import encode_records
 from engine.orders.rules import Rules
 from engine.orders.source import OrderSource
 from engine.orders.spool import SpoolReader, SpoolWriter
-from keys.errors import Corrupt, InvalidInput
+from keys.errors import Corrupt, InvalidInput, NotFound, Precondition
 from keys.secrets import SecretBytes
 
 Encoding = Literal["utf-8", "gb18030"]
@@ -47,13 +50,63 @@ def encoding_of(text: str) -> Encoding | None:
     raise InvalidInput("ENCODING_UNKNOWN", f"encoding {text!r} is not known: utf-8 or gb18030")
 
 
-def begin(job_id: str, directory: Path, encoding: str, data_key: SecretBytes) -> Upload:
-    """Opens the spool; InvalidInput ENCODING_UNKNOWN."""
-    known = encoding_of(encoding)
+@dataclass(frozen=True)
+class Kept:
+    """What of an order file is here after its upload was cut off: so many bytes from its beginning, and their SHA-256."""
+
+    size: int
+    sha256: bytes
+
+
+def spool_path(directory: Path, job_id: str) -> Path:
+    """Where the order file of a job rests while it is uploaded."""
+    return directory / f"{job_id}.spool"
+
+
+def begin(job_id: str, directory: Path, encoding: Encoding | None, data_key: SecretBytes, offset: int = 0) -> Upload:
+    """Opens the spool: a new one, or, with an offset, the one that is kept. Blocks. Precondition UPLOAD_OFFSET where the kept bytes end
+    elsewhere.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = directory / f"{job_id}.spool"
-    path.unlink(missing_ok=True)
-    return Upload(job_id, known, SpoolWriter(path, data_key.reveal()), data_key)
+    path = spool_path(directory, job_id)
+    if offset == 0:
+        path.unlink(missing_ok=True)
+        return Upload(job_id, encoding, SpoolWriter(path, data_key.reveal()), data_key)
+    writer = _taken_up(path, data_key)
+    size = 0 if writer is None else writer.size
+    if writer is None or size != offset:
+        if writer is not None:
+            writer.suspend()
+        raise Precondition("UPLOAD_OFFSET", f"the upload of job {job_id} goes on at byte {size}, not at {offset}")
+    return Upload(job_id, encoding, writer, data_key)
+
+
+def kept(job_id: str, directory: Path, data_key: SecretBytes) -> Kept:
+    """What is here of the order file. Blocks: all of it is read and proven to be what was written."""
+    writer = _taken_up(spool_path(directory, job_id), data_key)
+    if writer is None:
+        return Kept(0, hashlib.sha256().digest())
+    found = Kept(writer.size, writer.sha256)
+    writer.suspend()
+    return found
+
+
+def _taken_up(path: Path, data_key: SecretBytes) -> SpoolWriter | None:
+    try:
+        return SpoolWriter.resume(path, data_key.reveal())
+    except NotFound:
+        return None
+    except Corrupt:  # the server died before the first byte was whole
+        path.unlink(missing_ok=True)
+        return None
+
+
+def suspend(upload: Upload) -> int:
+    """Leaves what arrived for a later `begin`; how many bytes."""
+    try:
+        return upload.writer.suspend()
+    finally:
+        upload.data_key.close()
 
 
 def finish(upload: Upload, sha256: bytes) -> None:

@@ -17,11 +17,13 @@ from engine.ledger import jobs, lines, serials
 from engine.ledger.states import JOB_ENDED, AttemptState, JobState, LineState
 from engine.ledger.tx import Tx
 from engine.personalize.witness import prove_derivations
-from engine.production import intake, reports
+from engine.production import reports
 from engine.production.context import Context
 from engine.production.line import Line
+from engine.production.outlook import Outlook
+from engine.production.uploads import Uploads
 from engine.production.views import JobView
-from keys.errors import CitycardError, Conflict, InvalidInput, Precondition
+from keys.errors import CitycardError, InvalidInput, Precondition
 
 log = structlog.get_logger("jobs")
 
@@ -40,14 +42,13 @@ class JobDesk:
         self._context = context
         self._ledger = context.ledger
         self._line = line
-        self._spool = data / "uploads"
-        self._uploading: set[str] = set()
+        self.uploads = Uploads(context, line.keys, data / "uploads")
+        self._outlook = Outlook(context.ledger, line)
         self._stuck: dict[str, str] = {}
 
     async def recover(self) -> None:
-        """After a start of the server: running jobs run again; uploads that were cut off are gone."""
-        for stale in self._spool.glob("*.spool") if self._spool.exists() else ():
-            stale.unlink()
+        """After a start of the server: running jobs run again; what no upload can go on with is removed."""
+        await self.uploads.recover()
         await self.go_on()
 
     async def go_on(self) -> None:
@@ -108,55 +109,6 @@ class JobDesk:
         job = await self._ledger.write(make)
         return await self.view(job.job_id), job.job_id != job_id
 
-    # -- upload --------------------------------------------------------------------------------------------------------
-
-    async def begin_upload(self, job_id: str, encoding: str) -> intake.Upload:
-        """Opens the upload of a staged job; Conflict UPLOAD_RUNNING when another client is at it."""
-        job = await self._job(job_id)
-        if job.state is not JobState.STAGING or job.pii_key_wrapped is None:
-            raise Precondition("JOB_STATE", f"job {job_id} is {job.state}: it already has its order file")
-        if job_id in self._uploading:
-            raise Conflict("UPLOAD_RUNNING", f"the order file of job {job_id} is being uploaded already")
-        key = self._context.custody.unwrap_data_key(job.pii_key_wrapped)
-        upload = intake.begin(job_id, self._spool, encoding, key)
-        self._uploading.add(job_id)
-        return upload
-
-    async def drop_upload(self, upload: intake.Upload) -> None:
-        """The client went away or failed: nothing of its file stays."""
-        self._uploading.discard(upload.job_id)
-        await asyncio.to_thread(intake.drop, upload)
-
-    async def finish_upload(self, upload: intake.Upload, sha256: bytes) -> JobView:
-        """Checks the digest, then reads the whole file into the ledger. A file that is wrong as a whole leaves the job without lines."""
-        job_id = upload.job_id
-        try:
-            await asyncio.to_thread(intake.finish, upload, sha256)
-            # a server that was killed here before may have left some of the lines
-            await self._ledger.write(lambda tx: lines.clear(tx, job_id))
-            with self._context.custody.hmac_key("duplicates") as hash_key:
-                taken = await asyncio.to_thread(intake.take_in, self._ledger, upload, hash_key)
-        except CitycardError as error:
-            await self._forget_lines(job_id, error.reason)
-            raise
-        finally:
-            self._uploading.discard(job_id)
-            await asyncio.to_thread(intake.drop, upload)
-
-        def ready(tx: Tx) -> None:
-            jobs.update_options(tx, job_id, encoding=taken.encoding, notes=list(taken.notes))
-            jobs.set_state(tx, job_id, JobState.READY)
-
-        await self._ledger.write(ready)
-        return await self.view(job_id)
-
-    async def _forget_lines(self, job_id: str, reason: str) -> None:
-        """What was read of a refused file goes. Where not even that can be written, it goes before the next try."""
-        try:
-            await self._ledger.write(lambda tx: _discard(tx, job_id, reason))
-        except CitycardError as error:
-            log.error("lines of a refused file not removed yet", job=job_id, reason=error.reason)
-
     # -- steering ------------------------------------------------------------------------------------------------------
 
     async def start(self, job_id: str) -> JobView:
@@ -195,6 +147,7 @@ class JobDesk:
     async def cancel(self, job_id: str, reason: str) -> JobView:
         """CANCELLING, and CANCELLED once nothing is in flight."""
         change = await self._ledger.write(lambda tx: jobs.set_state(tx, job_id, JobState.CANCELLING, reason))
+        await self.uploads.drop_stale()
         await self._line.job_stopped(job_id, change.released, gone=True)
         return await self.view(job_id)
 
@@ -210,6 +163,8 @@ class JobDesk:
         """One job with its counts; NotFound JOB_UNKNOWN."""
         job = await self._job(job_id)
         counts = await self._ledger.aread(lambda conn: jobs.counts(conn, job_id))
+        waiting_for = self._waiting_for(job, counts)
+        finish = None if waiting_for else await self._outlook.finish(job, counts)
         return JobView(
             job_id=job.job_id,
             profile=job.profile,
@@ -229,16 +184,18 @@ class JobDesk:
             blanks_rejected=sum(counts.blanks_rejected.values()),
             cancelled=counts.lines.get(LineState.CANCELLED, 0),
             remaining=counts.remaining,
-            waiting_for=self._waiting_for(job, counts),
+            waiting_for=waiting_for,
             encoding=str(job.options.get("encoding", "")),
+            share=self._line.shares().get(job_id, 0.0),
+            finish_us=None if finish is None else _from_now(finish.middle_s),
+            finish_early_us=None if finish is None else _from_now(finish.early_s),
+            finish_late_us=None if finish is None else _from_now(finish.late_s),
         )
 
     def _waiting_for(self, job: jobs.JobRow, counts: jobs.Counts) -> str:
         """Why nothing moves, in plain words; empty while something does."""
-        if job.state in _WAITS_FOR:
-            return _WAITS_FOR[job.state]
         if job.state is not JobState.RUNNING or not counts.remaining:
-            return ""
+            return self._waits_for_people(job)
         if self._line.trouble or counts.in_flight:  # in trouble cards in hand wait too, or are the last
             return self._line.trouble
         if job.job_id in self._stuck:
@@ -247,6 +204,12 @@ class JobDesk:
         if waiting == counts.remaining:
             return f"scrapped pieces of {waiting} lines must be recorded as destroyed before they can be made again"
         return self._line.why_idle(job.job_id)
+
+    def _waits_for_people(self, job: jobs.JobRow) -> str:
+        if job.state is JobState.STAGING and (size := self.uploads.arrived(job.job_id)):
+            return f"the rest of its order file, of which {size:,} bytes are here: `citycard job submit FILE --resume {job.job_id}`"
+        why = f", because of {job.state_reason}" if job.state is JobState.PAUSED and job.state_reason else ""
+        return _WAITS_FOR.get(job.state, "") + why
 
     async def all_jobs(self) -> list[JobView]:
         """All jobs, oldest first."""
@@ -305,7 +268,6 @@ class JobDesk:
         return await self._ledger.aread(lambda conn: jobs.get(conn, job_id))
 
 
-def _discard(tx: Tx, job_id: str, reason: str) -> None:
-    """Forgets what was read of a file that is wrong as a whole; the job stays, to be given the mended file."""
-    lines.clear(tx, job_id)
-    tx.audit("job.intake-refused", job_id, why=reason)
+def _from_now(seconds: float) -> int:
+    """Unix microseconds, in whole seconds: a forecast is no better, and who watches is not told of every change."""
+    return round(time.time() + seconds) * 1_000_000

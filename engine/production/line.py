@@ -7,7 +7,6 @@ blank goes back or is rejected. The class holds what is under way; what is true 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,42 +16,48 @@ from typing import Final
 import structlog
 
 from engine.dispatch.dispatcher import ALL_BUSY, Assignment, Dispatcher, StationInfo
-from engine.dispatch.queues import JobInfo
-from engine.ledger import attempts, jobs, lines
+from engine.ledger import attempts, jobs
 from engine.ledger.attempts import Attempt
+from engine.ledger.events import Gone
 from engine.ledger.states import BEFORE_INTENT, JOB_ENDED, AttemptState, ScrapReason
+from engine.ledger.timings import Timings
+from engine.ledger.timings import record as record_timings
 from engine.ledger.tx import Tx
 from engine.personalize.segment import Segment
-from engine.personalize.verification import BY_SAMPLE, proofs
+from engine.personalize.verification import grade_counts
 from engine.production.card import CardInMaking, lease_commands
 from engine.production.cardroom import CardRoom
 from engine.production.context import Context
 from engine.production.keygate import OUT_OF_REACH, KeyGate, keys_to_blame
+from engine.production.leasing import Leasing
+from engine.production.metrics import Metrics
+from engine.production.outcomes import Outcomes
 from engine.production.settlement import Settlement, scrap_reason
 from engine.production.stationlink import Link, Run, StationHello, no_blank, station_view
+from engine.production.stationlog import StationLog
 from keys.errors import CitycardError, Conflict, Corrupt, Denied, NotFound, Precondition
 
 log = structlog.get_logger("line")
 
-LOW_WATER: Final = 64
-REFILL: Final = 512
 IDLE_S: Final = 1.0
 
 
 class Line:
     """All stations, all cards under way."""
 
-    def __init__(self, context: Context, dispatcher: Dispatcher) -> None:
+    def __init__(self, context: Context, dispatcher: Dispatcher, metrics: Metrics) -> None:
         self._context = context
         self._ledger = context.ledger
         self._dispatch = dispatcher
         self._links: dict[str, tuple[Link, StationHello]] = {}
+        self._station_log = StationLog(self._ledger)
+        links = self._links
+        self._outcomes = Outcomes(
+            dispatcher, lambda name: links[name][0] if name in links else None, metrics, self._station_log, self._ledger, self.job_stopped
+        )
         self._runs: dict[int, Run] = {}
-        self._last_line: dict[str, int] = {}
-        self._profile_of: dict[str, str] = {}
-        self._pumping = asyncio.Lock()
+        self._leasing = Leasing(context, dispatcher)
         self._cards = CardRoom(context)
-        self._stuck: dict[str, str] = {}  # jobs whose keys refuse, and why
         self.keys = KeyGate(context.custody)
         self._settlement = Settlement(self, context, self._cards)
         self.draining = False
@@ -64,14 +69,7 @@ class Line:
 
     async def job_running(self, job: jobs.JobRow) -> None:
         """A job may be worked on from now on: started, resumed, a line given back, the server restarted. Precondition PROFILE_CHANGED."""
-        profile = self._context.profile_of(job.profile, job.profile_hash).profile
-        if self._dispatch.has_job(job.job_id):
-            self._dispatch.resume(job.job_id)
-        else:
-            self._dispatch.add_job(JobInfo(job.job_id, job.priority, job.due_us, job.profile, profile.chip.chip_type))
-        self._stuck.pop(job.job_id, None)
-        self._last_line[job.job_id] = 0
-        self._profile_of[job.job_id] = job.profile
+        self._leasing.open(job)
         await self.pump()
 
     async def job_stopped(self, job_id: str, released: Sequence[Attempt], *, gone: bool) -> None:
@@ -80,66 +78,42 @@ class Line:
         One whose INTENT is being prepared right now is refused it, and goes back from there. The others run to their end.
         """
         if gone:
-            self._dispatch.remove(job_id)
-            self._last_line.pop(job_id, None)
-        elif self._dispatch.has_job(job_id):
-            self._dispatch.pause(job_id)
+            self._leasing.close(job_id)
+        else:
+            self._leasing.pause(job_id)
         for attempt in released:
             run = self._runs.get(attempt.token)
             if run is not None and not run.lock.locked():
                 self._give_back(run)
                 self._eject(run, attempt.token, "returned", "the job was stopped")
 
-    async def _refill(self) -> None:
-        for job_id in list(self._last_line):
-            while self._dispatch.wants_lines(job_id, LOW_WATER):
-                after = self._last_line[job_id]
-                found = await self._ledger.aread(partial(lines.ready, job_id=job_id, after_line=after, limit=REFILL))
-                if not found:
-                    break
-                self._last_line[job_id] = found[-1]
-                self._dispatch.lines_ready(job_id, found)
-
     async def pump(self) -> None:
         """Hands out whatever can be handed out now."""
         if self.draining or self.trouble:
             return
-        async with self._pumping:
-            await self._refill()
-            assignments = self._dispatch.assign(self._ledger.clock.boottime_us())
-            if assignments:
-                await asyncio.gather(*(self._reserve(a) for a in assignments))
+        assignments = await self._leasing.assign()
+        # reserved side by side: the ledger makes one commit of all that wait
+        if len(assignments) == 1:
+            await self._lease(assignments[0])
+        elif assignments:
+            await asyncio.gather(*(self._lease(a) for a in assignments))
 
-    async def _reserve(self, assignment: Assignment) -> None:
-        name = self._profile_of[assignment.job_id]
-        profile = self._context.profile(name).profile
-        challenge = os.urandom(8)
-        lease_us = profile.chip.lease_s * 1_000_000
-        try:
-            attempt = await self._ledger.write(
-                lambda tx: attempts.reserve(
-                    tx,
-                    assignment.job_id,
-                    assignment.line_no,
-                    assignment.station_id,
-                    lease_us=lease_us,
-                    host_challenge=challenge,
-                )
-            )
-        except CitycardError as error:
-            log.warning("line not leased", job=assignment.job_id, line=assignment.line_no, reason=error.reason)
-            self._dispatch.line_done(assignment.job_id, assignment.line_no)
-            if assignment.station_id in self._links:
+    async def _lease(self, assignment: Assignment) -> None:
+        reserved = await self._leasing.reserve(assignment)
+        held = self._links.get(assignment.station_id)
+        if reserved is None:
+            if held is not None:
                 self._dispatch.credit(assignment.station_id, 1)
             return
-        held = self._links.get(assignment.station_id)
-        run = Run(attempt, name, assignment.station_id)
+        attempt, name = reserved
+        run = Run(attempt, name, assignment.station_id, timings=None if held is None else Timings(transport=held[1].transport))
         if held is None:
             await self.release(run, attempt.token, "station-gone")
             return
         self._runs[attempt.token] = run
         compiled = self._context.compiled_for(name, 19)
-        held[0].lease(attempt.token, lease_commands(compiled, challenge), profile.chip.lease_s * 1000)
+        lease_ms = compiled.loaded.profile.chip.lease_s * 1000
+        held[0].lease(attempt.token, lease_commands(compiled, attempt.host_challenge), lease_ms)
 
     # -- stations ------------------------------------------------------------------------------------------------------
 
@@ -155,6 +129,7 @@ class Line:
         for piece in hello.found:
             if piece.token == 0 or piece.token in found:
                 await self._settlement.unknown_piece(link, piece)
+        self._station_log.connected(hello)
         log.info("station connected", station=hello.station_id, heads=hello.heads, transport=hello.transport, found=len(hello.found))
 
     async def disconnected(self, station_id: str, link: Link) -> None:
@@ -167,6 +142,7 @@ class Line:
         for token, run in list(self._runs.items()):
             if run.station_id == station_id:
                 self._forget(token)
+        self._station_log.disconnected(station_id, Gone.SERVER if self.draining else Gone.LEFT if link.left else Gone.LOST)
         log.info("station disconnected", station=station_id)
 
     async def credit(self, station_id: str, count: int) -> None:
@@ -186,6 +162,7 @@ class Line:
         async with run.lock:
             while True:
                 try:
+                    self._outcomes.admit(run, response)
                     run.card = card = await self._cards.prepare(run, atr, cplc, response)
                     break
                 except CitycardError as error:
@@ -203,8 +180,7 @@ class Line:
         """INTENT was not reached: the keys are to blame, or the chip is, or neither."""
         job_id = run.attempt.job_id
         if keys_to_blame(error) and error.reason not in OUT_OF_REACH and self._dispatch.has_job(job_id):
-            self._stuck[job_id] = error.message
-            self._dispatch.pause(job_id)
+            self._leasing.pause(job_id, error.message)
             log.error("job stopped", job=job_id, reason=error.reason, detail=error.message)
         if isinstance(error, Denied | Corrupt | Conflict) and not keys_to_blame(error):
             await self._reject_blank(run, token, error)
@@ -219,7 +195,7 @@ class Line:
         elif reason in ("no-blank", "reader"):
             await self.release(run, token, reason, detail)
             if reason == "reader":
-                self._outcome(run, reason)
+                self._outcomes.note(run, reason)
         else:
             await self._reject_blank(run, token, no_blank(reason, detail))
 
@@ -261,8 +237,7 @@ class Line:
         if following is not None:
             link.segment(token, following)
             return
-        # what a sample is to prove is not proven on this card
-        grades = Counter("sample-due" if grade == BY_SAMPLE else grade for grade in proofs(card.compiled).values())
+        grades = grade_counts(card.compiled)
         card.close()
         run.proven = True
         await self._ledger.write(lambda tx: attempts.verified(tx, token, proofs=grades))
@@ -290,21 +265,26 @@ class Line:
             log.warning("late success refused", token=token, reason=error.reason)
             await self._stray(token)
             return
-        self._outcome(run, None)
+        self._outcomes.note(run, None)
         self._link_of(run).eject(token, "good", "")
 
     async def stacked(self, token: int, bin_name: str) -> None:
         """The piece was seen falling: the attempt's last word, whatever the bin."""
         run = self._runs.get(token)
-        await self.note_piece(token, bin_name)
+        await self.note_piece(token, bin_name, None if run is None else run.timings)
         if run is not None:
             self._forget(token)
             if bin_name == "good":
                 self._dispatch.line_done(run.attempt.job_id, run.attempt.line_no)
             self._note_end(run.attempt.job_id)
 
-    async def note_piece(self, token: int, bin_name: str) -> None:
-        await self.quietly(lambda tx: attempts.stacked(tx, token, bin_name))
+    async def note_piece(self, token: int, bin_name: str, timings: Timings | None = None) -> None:
+        def seen(tx: Tx) -> None:
+            attempt = attempts.stacked(tx, token, bin_name)
+            if timings is not None and timings.measured:
+                record_timings(tx, attempt.attempt_id, timings)
+
+        await self.quietly(seen)
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -316,19 +296,20 @@ class Line:
     async def _reject_blank(self, run: Run, token: int, error: CitycardError) -> None:
         if await self._ended(run, token, lambda tx: attempts.blank_rejected(tx, token, error.reason, error.message), eject=True):
             log.warning("blank rejected", station=run.station_id, reason=error.reason, detail=error.message)
-            self._outcome(run, "blank-rejected")
+            self._outcomes.note(run, "blank-rejected", error.reason)
             self._eject(run, token, "reject", error.message)
 
     async def scrap(self, run: Run, token: int, reason: ScrapReason, detail: str, *, eject: bool = True) -> None:
         """After INTENT: not a card. The piece goes to the reject bin, the line is made again on another blank."""
         if await self._ended(run, token, lambda tx: attempts.scrap(tx, token, reason, detail), eject=eject):
             log.warning("card scrapped", station=run.station_id, token=token, reason=reason, detail=detail)
-            self._outcome(run, reason.value)
+            self._outcomes.note(run, reason.value)
             self._eject(run, token, "reject", f"{reason}: {detail}", eject=eject)
 
     async def _ended(self, run: Run, token: int, write: Callable[[Tx], object], *, eject: bool) -> bool:
         """Ends an attempt and gives its line back. False when somebody else ended it before: the ledger then says where the piece goes."""
         ended = await self.quietly(write)
+        run.over = True
         self._give_back(run)
         if not ended and eject:
             await self._stray(token)
@@ -345,19 +326,7 @@ class Line:
             self._forget(token)
 
     def _give_back(self, run: Run) -> None:
-        if run.attempt.job_id in self._last_line:
-            self._dispatch.line_back(run.attempt.job_id, run.attempt.line_no)
-
-    def _outcome(self, run: Run, failure: str | None) -> None:
-        """Tells the breaker; a station it stops is told why in plain words."""
-        if failure is None:
-            self._dispatch.breaker.success(run.station_id)
-            return
-        stop = self._dispatch.breaker.failure(run.station_id, failure)
-        held = self._links.get(run.station_id)
-        if stop is not None and held is not None:
-            log.error("station stopped", station=run.station_id, reason=stop)
-            held[0].hold(stop, resume=False)
+        self._leasing.line_back(run.attempt.job_id, run.attempt.line_no)
 
     async def _stray(self, token: int) -> None:
         """A message for a card that is not under way here: given up meanwhile. The piece goes to the reject bin."""
@@ -380,17 +349,18 @@ class Line:
         return True
 
     def _note_end(self, job_id: str) -> None:
-        """Lets go of a job that the ledger found at its end."""
+        """Lets go of a job that the ledger found at its end: it is not there while another card of the job is under way."""
+        if any(run.attempt.job_id == job_id and not run.over for run in self._runs.values()):
+            return
         job = self._ledger.read(lambda conn: jobs.get(conn, job_id))
-        if job.state in JOB_ENDED and job_id in self._last_line:
-            self._dispatch.remove(job_id)
-            del self._last_line[job_id]
+        if job.state in JOB_ENDED and job_id in self._leasing:
+            self._leasing.close(job_id)
             self._cards.forget_job(job_id)
             log.info("job ended", job=job_id, state=job.state.value)
 
     async def line_back(self, job_id: str, line_no: int) -> None:
         """A line of a finished card wants another one: its card was taken as a sample, or the scrap it waited for is destroyed."""
-        if job_id not in self._last_line:
+        if job_id not in self._leasing:
             await self.job_running(await self._ledger.aread(lambda conn: jobs.get(conn, job_id)))
         self._dispatch.line_back(job_id, line_no)
         await self.pump()
@@ -414,10 +384,9 @@ class Line:
     def given_up(self, ended: Iterable[Attempt], failure: str) -> None:
         """Attempts that the ledger ended because their time was over."""
         for attempt in ended:
-            if attempt.job_id in self._last_line:
-                self._dispatch.line_back(attempt.job_id, attempt.line_no)
+            self._leasing.line_back(attempt.job_id, attempt.line_no)
             if (run := self._runs.pop(attempt.token, None)) is not None:
-                self._outcome(run, failure)
+                self._outcomes.note(run, failure)
 
     async def zeroized(self, error: CitycardError) -> None:
         """The keys are gone for good: cards that still need some end as scrap, blanks go back, proven cards are finished."""
@@ -445,13 +414,13 @@ class Line:
 
     def has_job(self, job_id: str) -> bool:
         """Whether lines of the job can be leased here."""
-        return job_id in self._last_line
+        return job_id in self._leasing
 
     def why_idle(self, job_id: str) -> str:
         """Why no station takes a line of a job, in plain words."""
         if self.draining:
             return "the server is stopping"
-        if known := self.trouble or self._stuck.get(job_id):
+        if known := self.trouble or self._leasing.why_stuck(job_id):
             return known
         if not self._links:
             return "no station is connected"
@@ -468,6 +437,24 @@ class Line:
         run = self._runs.get(token)
         return None if run is None else run.station_id
 
+    def jobs_running(self) -> int:
+        """Jobs whose lines may be leased here."""
+        return len(self._leasing)
+
+    def timings(self, token: int) -> Timings | None:
+        """Where the times of a card under way are collected; None where they would not be whole."""
+        run = self._runs.get(token)
+        return None if run is None else run.timings
+
+    def shares(self) -> dict[str, float]:
+        """For every job leased here, the share of all leases it would get now (see `Dispatcher.shares`)."""
+        return self._dispatch.shares()
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What is stopped, and why."""
+        return self._outcomes
+
     def in_flight(self) -> int:
         """Cards in heads of connected stations."""
         return len(self._runs)
@@ -475,15 +462,16 @@ class Line:
     def stations(self) -> list[dict[str, object]]:
         """Connected stations and what stops them."""
         held = Counter(run.station_id for run in self._runs.values())
-        return [station_view(hello, held[name], self._dispatch.breaker.stopped(name)) for name, (_, hello) in sorted(self._links.items())]
+        return [station_view(hello, held[name], self._outcomes.stopped(name)) for name, (_, hello) in sorted(self._links.items())]
 
     async def reset_station(self, station_id: str, by: str) -> None:
         """An operator mended what stopped a station."""
         held = self._links.get(station_id)
         if held is None:
             raise NotFound("STATION_UNKNOWN", f"no station {station_id} is connected")
-        self._dispatch.breaker.reset(station_id)
+        self._outcomes.reset(station_id)
         await self._ledger.write(lambda tx: tx.audit("station-reset", station_id, by=by))
+        self._station_log.reset(station_id, by)
         held[0].hold("", resume=True)
         await self.pump()
 

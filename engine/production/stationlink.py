@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from engine.ledger.attempts import Attempt
+from engine.ledger.timings import Timings
 from engine.personalize.segment import Segment
 from engine.production.card import CardInMaking
 from keys.errors import Corrupt
@@ -30,6 +31,8 @@ class Link(Protocol):
     """The way to one station. Calls queue a message and return. `gone`: nobody is at the other end any more."""
 
     gone: bool
+    # the station ended the stream itself: it was told to leave
+    left: bool
 
     def lease(self, token: int, commands: list[bytes], lease_ms: int) -> None: ...
     def segment(self, token: int, segment: Segment) -> None: ...
@@ -86,4 +89,10 @@ class Run:
     card: CardInMaking | None = None
     encoded: bool = False
     proven: bool = False
+    # the attempt came to its end, and only the piece has still to fall
+    over: bool = False
+    # of the chip, once it was presented
+    lot: str = ""
+    # None for a card taken over from before a restart: what the server did not hear of would be missing
+    timings: Timings | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

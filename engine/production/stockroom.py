@@ -47,14 +47,20 @@ class Stockroom:
         return await self._ledger.write(record)
 
     async def overview(self) -> dict[str, Any]:
-        """Lots and the reconciliation over all stations."""
+        """Lots, those of chips that are stopped, and the reconciliation over all stations."""
 
         def look(conn: Connection) -> dict[str, Any]:
             lots = [{"lot": x.lot, "chip_type": x.chip_type, "in_store": x.in_store} for x in stock.lots(conn)]
             stations = {s: books(reconcile.reconcile(conn, station_id=s)) for s in stock.stations(conn)}
-            return {"lots": lots, "stations": stations, "reconciliation": books(reconcile.reconcile(conn))}
+            stopped = [{"lot": lot, "stopped": why} for lot, why in sorted(self._line.outcomes.stopped_lots().items())]
+            return {"lots": lots, "stopped_lots": stopped, "stations": stations, "reconciliation": books(reconcile.reconcile(conn))}
 
         return await self._ledger.aread(look)
+
+    async def reset_lot(self, lot: str, by: str) -> None:
+        """Blanks of a stopped lot may be used again; NotFound LOT_NOT_STOPPED."""
+        await self._line.outcomes.reset_lot(lot.strip().upper(), by)
+        await self._line.pump()
 
     async def scrap(self, job_id: str) -> list[dict[str, Any]]:
         """Scrapped pieces, pending and destroyed."""

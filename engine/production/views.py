@@ -29,3 +29,9 @@ class JobView:
     remaining: int
     waiting_for: str
     encoding: str
+    # of all leases, 0 to 1: what it would get now
+    share: float = 0.0
+    # Unix time in microseconds at which it should be done, to the second, and the range of nine in ten; None: nothing to say
+    finish_us: int | None = None
+    finish_early_us: int | None = None
+    finish_late_us: int | None = None

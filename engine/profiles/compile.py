@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final, Literal
+
+import numpy as np
 
 from engine.profiles.fields import PAN_DIGITS, byte_length, items_of, widths
 from engine.profiles.model import (
@@ -24,7 +27,7 @@ from engine.profiles.model import (
     Part,
     Proof,
 )
-from engine.profiles.plan import Run, TextFill, TextPlan, plan_runs, plan_texts
+from engine.profiles.plan import Places, Run, TextFill, TextPlan, plan_runs, plan_texts
 from keys.custody import Derivation
 from keys.errors import InvalidInput
 
@@ -127,6 +130,29 @@ class CompiledProfile:
     @property
     def image_len(self) -> int:
         return len(self.template)
+
+    @cached_property
+    def factor_kinds(self) -> tuple[tuple[CardKey, ...], tuple[int, ...]]:
+        """One key for each kind of card level factor, and for every key which of these kinds is its own."""
+        kinds = {(key.card_factor, key.method): key for key in reversed(self.keys)}
+        order = {at: number for number, at in enumerate(kinds)}
+        return tuple(kinds.values()), tuple(order[key.card_factor, key.method] for key in self.keys)
+
+    @cached_property
+    def key_index(self) -> Places | None:
+        """The place in the image of every byte of every key (k, 16); None where a key does not lie in it."""
+        if sorted(number for _, number in self.key_offsets) != list(range(len(self.keys))):
+            return None
+        first = np.empty(len(self.keys), np.intp)
+        for offset, number in self.key_offsets:
+            first[number] = offset
+        return first[:, None] + np.arange(16)
+
+    @cached_property
+    def kcv_index(self) -> tuple[Places, Places]:
+        """Numbers of the keys whose check values lie in the image (c,), and the place of every byte of these (c, 3)."""
+        offsets = np.array([offset for offset, _ in self.kcv_offsets], np.intp)
+        return np.array([number for _, number in self.kcv_offsets], np.intp), offsets[:, None] + np.arange(3)
 
 
 @dataclass
@@ -372,12 +398,14 @@ def derivation_of(key: CardKey) -> Derivation:
     return Derivation(key.master_id, "pboc", key.algorithm, key.upper_factors, key.parity)
 
 
-def channel_derivations(source: ChannelKeys) -> list[Derivation]:
-    """ENC, MAC and DEK of a chip, from a channel master by the chip's KDD."""
-    return [
-        Derivation(key_id=source.master, method=source.method, algorithm=source.algorithm, purpose=purpose)
-        for purpose in ("enc", "mac", "dek")
-    ]
+def channel_derivations(source: ChannelKeys) -> tuple[Derivation, ...]:
+    """ENC, MAC and DEK of a chip, from a channel master by the chip's KDD; one and the same tuple each time, as a custody likes it."""
+    return _channel_derivations(source.master, source.method, source.algorithm)
+
+
+@lru_cache(maxsize=64)
+def _channel_derivations(master: str, method: Literal["gp-kdf3", "gp-emv", "gp-visa2"], algorithm: Algorithm) -> tuple[Derivation, ...]:
+    return tuple(Derivation(key_id=master, method=method, algorithm=algorithm, purpose=purpose) for purpose in ("enc", "mac", "dek"))
 
 
 def compile_profile(loaded: LoadedProfile, pan_digits: int = 19) -> CompiledProfile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -62,6 +63,11 @@ class TextPlan:
     bcd_low: Places
     # GB 18030 text that is cut at a character's end, which depends on the text.
     cuts: tuple[TextFill, ...]
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Names of the columns that the texts are made of."""
+        return frozenset([*(slot.field for slot in self.slots), *(item.field for fill in self.cuts for item in fill.items if item.field)])
 
 
 @dataclass(frozen=True)

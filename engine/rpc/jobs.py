@@ -14,13 +14,14 @@ from citycard.v1.jobs_pb2_grpc import JobServiceServicer
 from engine.production.jobs import JobDesk
 from engine.production.views import JobView
 from engine.rpc.errors import answered, answering
-from keys.errors import InvalidInput
+from keys.errors import Exhausted, InvalidInput, Unavailable
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 REJECTS_PER_MESSAGE = 500
 CHUNK = 1 << 18
+UPLOAD_IDLE_S = 20.0
 KINDS = {pb.JOB_KIND_UNSPECIFIED: "bulk", pb.JOB_KIND_BULK: "bulk", pb.JOB_KIND_INSTANT: "instant"}
 
 
@@ -47,7 +48,20 @@ def to_wire(view: JobView) -> pb.Job:
         remaining=view.remaining,
         waiting_for=view.waiting_for,
         encoding=view.encoding,
+        share=view.share,
+        finish_us=view.finish_us or 0,
+        finish_early_us=view.finish_early_us or 0,
+        finish_late_us=view.finish_late_us or 0,
     )
+
+
+async def _next(messages: AsyncIterator[pb.UploadOrdersRequest]) -> pb.UploadOrdersRequest | None:
+    """The next message of an upload. A client that is gone without a word must not keep its job from going on elsewhere."""
+    try:
+        async with asyncio.timeout(UPLOAD_IDLE_S):
+            return await anext(messages, None)
+    except TimeoutError:
+        raise Unavailable("UPLOAD_SILENT", f"nothing came of the order file for {UPLOAD_IDLE_S:.0f} seconds: send the rest") from None
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
@@ -83,25 +97,37 @@ class JobService(JobServiceServicer):
 
     @answered
     async def UploadOrders(self, request_iterator: AsyncIterator[pb.UploadOrdersRequest], context: Context) -> pb.UploadOrdersResponse:
-        first = await anext(aiter(request_iterator), None)
+        messages = aiter(request_iterator)
+        first = await _next(messages)
         if first is None:
             raise InvalidInput("UPLOAD_INCOMPLETE", "the upload was empty")
-        upload = await self._desk.begin_upload(first.job_id, first.encoding)
-        finished = False
+        uploads = self._desk.uploads
+        upload = await uploads.begin(first.job_id, first.encoding, first.offset)
+        finished, keep = False, True
         try:
             message: pb.UploadOrdersRequest | None = first
             while message is not None:
+                uploads.check()
                 if message.chunk:
                     await _to_its_end(asyncio.to_thread(upload.writer.write, message.chunk))
                 if message.sha256:
                     finished = True
                     # the whole file is here: it is taken in even when the client goes away now
-                    return pb.UploadOrdersResponse(job=to_wire(await _to_its_end(self._desk.finish_upload(upload, message.sha256))))
-                message = await anext(aiter(request_iterator), None)
+                    await _to_its_end(uploads.finish(upload, message.sha256))
+                    return pb.UploadOrdersResponse(job=to_wire(await self._desk.view(upload.job_id)))
+                message = await _next(messages)
+        except Exhausted:  # what is kept of a file that finds no room would take the room for good
+            keep = False
+            raise
         finally:
             if not finished:
-                await _to_its_end(self._desk.drop_upload(upload))
-        raise InvalidInput("UPLOAD_INCOMPLETE", "the upload ended without its SHA-256: nothing was kept")
+                await _to_its_end(uploads.leave(upload, keep=keep))
+        raise InvalidInput("UPLOAD_INCOMPLETE", "the upload ended without its SHA-256: what arrived of it is kept, send the rest")
+
+    @answered
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
+        kept = await self._desk.uploads.kept(request.job_id)
+        return pb.GetUploadResponse(kept=kept.size, sha256=kept.sha256)
 
     @answered
     async def StartJob(self, request: pb.StartJobRequest, context: Context) -> pb.StartJobResponse:

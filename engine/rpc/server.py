@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from typing import Final
 
 import grpc
 import structlog
-from citycard.v1 import jobs_pb2, keys_pb2, station_pb2, stock_pb2
+from citycard.v1 import jobs_pb2, keys_pb2, metrics_pb2, station_pb2, stock_pb2
 from citycard.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
 from citycard.v1.keys_pb2_grpc import add_CeremonyServiceServicer_to_server, add_KeyServiceServicer_to_server
+from citycard.v1.metrics_pb2_grpc import add_MetricsServiceServicer_to_server
 from citycard.v1.station_pb2_grpc import add_StationServiceServicer_to_server
 from citycard.v1.stock_pb2_grpc import add_StockServiceServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -34,12 +36,14 @@ from engine.production.jobs import JobDesk
 from engine.production.keydesk import KeyDesk
 from engine.production.keyroom import KeyRoom
 from engine.production.line import Line
+from engine.production.metrics import Metrics
 from engine.production.samples import Samples
 from engine.production.stockroom import Stockroom
 from engine.production.upkeep import Upkeep
 from engine.rpc.jobs import JobService
 from engine.rpc.keys import CeremonyService, KeyService
 from engine.rpc.local import LEDGER_FILE, DataLock, check_bind
+from engine.rpc.metrics import Exposition, MetricsService, levels_of
 from engine.rpc.stations import StationService
 from engine.rpc.stock import StockService
 from keys import memory
@@ -48,6 +52,8 @@ from keys.errors import Unavailable
 log = structlog.get_logger("server")
 
 DRAIN_S: Final = 30.0
+# A card leaves hardly any cycles behind, so garbage is looked for rarely.
+GC_THRESHOLD: Final = (20_000, 20, 50)
 # SO_REUSEPORT is on by default in gRPC: a second server would share the port without a word.
 OPTIONS: Final = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 << 20), ("grpc.max_concurrent_streams", 4096))
 
@@ -64,10 +70,12 @@ class Served:
     port: int
 
 
-async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str) -> Served:
+async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str, metrics: Metrics) -> Served:
     """Puts the services together and binds; Unavailable PORT_TAKEN when something listens there already."""
     context = Context(ledger, room, SerialAllocator(ledger))
-    line = Line(context, Dispatcher())
+    ledger.watch(metrics.committed)
+    line = Line(context, Dispatcher(), metrics)
+    metrics.levels(levels_of(line))
     desk = JobDesk(context, line, data)
     checks = health.aio.HealthServicer()
 
@@ -84,7 +92,8 @@ async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str) -> Served:
     server = grpc.aio.server(options=OPTIONS)
     add_JobServiceServicer_to_server(JobService(desk), server)
     add_StockServiceServicer_to_server(StockService(Stockroom(context, line), Samples(context)), server)
-    add_StationServiceServicer_to_server(StationService(line), server)
+    add_StationServiceServicer_to_server(StationService(line, metrics), server)
+    add_MetricsServiceServicer_to_server(MetricsService(metrics), server)
     add_KeyServiceServicer_to_server(KeyService(keys), server)
     add_CeremonyServiceServicer_to_server(CeremonyService(data / ceremonies.DIRECTORY), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -97,6 +106,7 @@ async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str) -> Served:
                 (station_pb2, "StationService"),
                 (keys_pb2, "KeyService"),
                 (keys_pb2, "CeremonyService"),
+                (metrics_pb2, "MetricsService"),
             )
         ),
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
@@ -115,15 +125,28 @@ async def start(ledger: Ledger, room: KeyRoom, data: Path, bind: str) -> Served:
     return Served(server, line, upkeep, keys, checks, port)
 
 
-async def serve(*, data: Path, bind: str, open_keys: Callable[[], KeyRoom], ready: Callable[[int], None], drain_s: float = DRAIN_S) -> None:
-    """Runs until SIGTERM or SIGINT, then drains: no new leases, cards in hand finished, streams closed, ledger closed."""
+async def serve(
+    *,
+    data: Path,
+    bind: str,
+    open_keys: Callable[[], KeyRoom],
+    ready: Callable[[int], None],
+    drain_s: float = DRAIN_S,
+    metrics_bind: str | None = None,
+) -> None:
+    """Runs until SIGTERM or SIGINT, then drains: no new leases, cards in hand finished, streams closed, ledger closed.
+
+    `metrics_bind`: where Prometheus may read the metrics over HTTP, on loopback too.
+    """
     check_bind(bind)
+    if metrics_bind is not None:
+        check_bind(metrics_bind)
     lock = DataLock(data)
     try:
         room = open_keys()
         ledger = await asyncio.to_thread(Ledger.open, data / LEDGER_FILE)
         try:
-            await _serve_until_told(ledger, room, data, bind, ready, drain_s)
+            await _serve_until_told(ledger, room, data, bind, ready, drain_s, metrics_bind)
         finally:
             await asyncio.to_thread(room.close)
             await asyncio.to_thread(ledger.close)
@@ -131,8 +154,12 @@ async def serve(*, data: Path, bind: str, open_keys: Callable[[], KeyRoom], read
         lock.release()
 
 
-async def _serve_until_told(ledger: Ledger, room: KeyRoom, data: Path, bind: str, ready: Callable[[int], None], drain_s: float) -> None:
-    served = await start(ledger, room, data, bind)
+async def _serve_until_told(
+    ledger: Ledger, room: KeyRoom, data: Path, bind: str, ready: Callable[[int], None], drain_s: float, metrics_bind: str | None
+) -> None:
+    metrics = Metrics()
+    exposition = Exposition(metrics, metrics_bind) if metrics_bind is not None else None
+    served = await start(ledger, room, data, bind, metrics)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,6 +167,11 @@ async def _serve_until_told(ledger: Ledger, room: KeyRoom, data: Path, bind: str
     zeroizing: set[asyncio.Task[None]] = set()
     loop.add_signal_handler(signal.SIGUSR1, lambda: zeroizing.add(asyncio.create_task(served.keys.zeroize_now("SIGUSR1"))))
     sweeper = asyncio.create_task(served.upkeep.forever())
+    watcher = asyncio.create_task(metrics.watch_loop())
+    # what is there now stays: looking through it again and again for garbage would hold up cards for milliseconds
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     ready(served.port)
     if shortfall := memory.shortfall():
         log.warning("keys are not locked in memory", why=shortfall)
@@ -150,8 +182,11 @@ async def _serve_until_told(ledger: Ledger, room: KeyRoom, data: Path, bind: str
     log.info("draining", in_flight=served.line.in_flight())
     await served.health.enter_graceful_shutdown()
     await served.upkeep.drain(drain_s)
-    sweeper.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await sweeper
+    for task in (sweeper, watcher):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    if exposition is not None:
+        exposition.close()
     await served.server.stop(2.0)
     log.info("stopped")

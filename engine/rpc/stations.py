@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from citycard.v1.station_pb2_grpc import StationServiceServicer
 
 from engine.personalize.segment import Segment, to_slab
 from engine.production.line import Line
+from engine.production.metrics import Metrics
 from engine.production.stationlink import FoundPiece, StationHello
 from engine.rpc.errors import answered, answering, note_unexpected
 from keys.errors import CitycardError, InvalidInput
@@ -23,14 +25,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVER_ID = "citycard"
 CARD_MESSAGES = frozenset({"presented", "not_presented", "segment_played", "printed", "stacked"})
+QUESTIONS = CARD_MESSAGES - {"stacked"}
+ANSWERS = frozenset({"segment", "print", "eject"})
 
 
 class StreamLink:
     """The line's way to one station: every call queues one message."""
 
     def __init__(self) -> None:
+        # when the message arrived that each card's next answer answers, and its kind
+        self.asked: dict[int, tuple[float, str]] = {}
         self.outbox: asyncio.Queue[pb.ConnectResponse | None] = asyncio.Queue()
         self.gone = False
+        self.left = False
 
     def lease(self, token: int, commands: list[bytes], lease_ms: int) -> None:
         self.outbox.put_nowait(pb.ConnectResponse(lease=pb.Lease(token=token, commands=to_slab(commands), lease_ms=lease_ms)))
@@ -61,8 +68,9 @@ class StreamLink:
 class StationService(StationServiceServicer):
     """See station.proto."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, metrics: Metrics) -> None:
         self._line = line
+        self._metrics = metrics
 
     async def Connect(self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context) -> AsyncIterator[pb.ConnectResponse]:
         async with answering(context):
@@ -79,6 +87,7 @@ class StationService(StationServiceServicer):
                 reader = asyncio.create_task(self._read(station_id, request_iterator, link))
                 try:
                     while (message := await link.outbox.get()) is not None:
+                        self._note(link, message)
                         yield message
                 finally:
                     link.gone = True
@@ -88,28 +97,66 @@ class StationService(StationServiceServicer):
                 # however it ended, even half connected: a name that is not let go could never come back
                 await self._line.disconnected(station_id, link)
 
+    def _note(self, link: StreamLink, message: pb.ConnectResponse) -> None:
+        """Measures how long the station waited for this message, where it answers one."""
+        kind = message.WhichOneof("message")
+        asked = link.asked.pop(getattr(message, kind).token, None) if kind in ANSWERS else None
+        if asked is not None:
+            seconds = time.perf_counter() - asked[0]
+            self._metrics.answer.observe(seconds, asked[1])
+            if asked[1] == "presented" and kind == "segment":
+                self._metrics.segment.observe(seconds)
+
     async def _read(self, station_id: str, messages: AsyncIterator[pb.ConnectRequest], link: StreamLink) -> None:
         """Handles messages in order; what belongs to different cards runs side by side, what settles a card is awaited."""
         running: set[asyncio.Task[None]] = set()
         try:
             async for message in messages:
                 kind = message.WhichOneof("message")
+                if kind in QUESTIONS:
+                    link.asked[getattr(message, kind).token] = time.perf_counter(), kind
                 if kind in CARD_MESSAGES and self._line.holder(getattr(message, kind).token) not in (None, station_id):
                     log.error("a station spoke of another station's card", station=station_id, message=kind)
                     continue
+                self._note_times(message, kind)
                 if kind == "credit":
-                    await self._guard(self._line.credit(station_id, message.credit.count))
+                    self._start(running, self._guard(self._line.credit(station_id, message.credit.count)))
                 elif kind == "stacked":
                     await self._guard(self._line.stacked(message.stacked.token, message.stacked.bin))
                 elif kind is not None:
-                    task = asyncio.create_task(self._guard(self._card(message, kind)))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
+                    self._start(running, self._guard(self._card(message, kind)))
+            link.left = True
         finally:
             # a card's step that has begun is finished: its outcome is in the ledger before the station is let go
             if running:
                 await asyncio.wait(running)
             link.close()
+
+    def _note_times(self, message: pb.ConnectRequest, kind: str | None) -> None:
+        """What the station measured of a card, kept until its piece was seen falling."""
+        if kind is None or kind not in CARD_MESSAGES:
+            return
+        timings = self._line.timings(getattr(message, kind).token)
+        if timings is None:
+            return
+        if kind == "presented":
+            p = message.presented
+            timings.reader, timings.feed_us = p.reader, p.feed_us
+            timings.played(p.apdu_us)
+        elif kind == "segment_played":
+            timings.played(message.segment_played.apdu_us)
+        elif kind == "printed":
+            timings.print_us = message.printed.print_us
+        elif kind == "not_presented":
+            timings.reader = message.not_presented.reader
+        else:
+            timings.eject_us, timings.waited_us = message.stacked.eject_us, message.stacked.waited_us
+
+    @staticmethod
+    def _start(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        running.add(task)
+        task.add_done_callback(running.discard)
 
     async def _guard(self, work: Any) -> None:  # noqa: ANN401
         try:
@@ -136,7 +183,9 @@ class StationService(StationServiceServicer):
     @answered
     async def ListStations(self, request: pb.ListStationsRequest, context: Context) -> pb.ListStationsResponse:
         del request
-        return pb.ListStationsResponse(stations_json=json.dumps({"stations": self._line.stations()}).encode())
+        lots = [{"lot": lot, "stopped": why} for lot, why in sorted(self._line.outcomes.stopped_lots().items())]
+        shown = {"stations": self._line.stations(), "stopped_lots": lots}
+        return pb.ListStationsResponse(stations_json=json.dumps(shown).encode())
 
     @answered
     async def ResetStation(self, request: pb.ResetStationRequest, context: Context) -> pb.ResetStationResponse:

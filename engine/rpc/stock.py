@@ -72,6 +72,11 @@ class StockService(StockServiceServicer):
         return pb.GetStockResponse(stock_json=json.dumps(await self._room.overview(), ensure_ascii=False).encode())
 
     @answered
+    async def ResetLot(self, request: pb.ResetLotRequest, context: Context) -> pb.ResetLotResponse:
+        await self._room.reset_lot(request.lot, request.by)
+        return pb.ResetLotResponse()
+
+    @answered
     async def ListScrap(self, request: pb.ListScrapRequest, context: Context) -> pb.ListScrapResponse:
         scrap = await self._room.scrap(request.job_id)
         return pb.ListScrapResponse(scrap_json=json.dumps({"scrap": scrap}, ensure_ascii=False).encode())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 import grpc
@@ -178,7 +179,9 @@ class StationAgent:
     async def _until_ejected(self, head: Head, inbox: asyncio.Queue[pb.ConnectResponse]) -> None:
         """Plays what the server sends for the piece in the head until it fell into a bin."""
         while True:
+            began = time.perf_counter_ns()
             message = await inbox.get()
+            head.waited_us += (time.perf_counter_ns() - began) // 1000
             kind = message.WhichOneof("message")
             if kind == "segment":
                 await _shielded(self._segment(head, message.segment))
@@ -189,30 +192,36 @@ class StationAgent:
                 token = head.token
                 if message.eject.reason:
                     log.warning("piece not good", head=head.index, bin=bin_name, reason=message.eject.reason)
-                await _shielded(self._blocking(head.eject, bin_name))
+                eject_us = await _shielded(self._blocking(head.eject, bin_name))
                 head.settle()
-                self._send(stacked=pb.Stacked(token=token, bin=bin_name))
+                self._send(stacked=pb.Stacked(token=token, bin=bin_name, eject_us=eject_us, waited_us=head.waited_us))
                 return
 
     async def _lease(self, head: Head, lease: pb.Lease) -> None:
         commands = from_slab(lease.commands)
+        head.waited_us = 0
         try:
-            atr, played = await self._blocking(head.present, lease.token, commands)
+            blank = await self._blocking(head.present, lease.token, commands)
         except CitycardError as error:
-            reason = _NOT_THE_CHIP.get(error.reason, "no-answer")
-            self._send(not_presented=pb.NotPresented(token=lease.token, reason=reason, detail=error.message))
+            self._not_presented(head, lease.token, _NOT_THE_CHIP.get(error.reason, "no-answer"), error.message)
             return
+        played = blank.played
         complete = not played.stopped and len(played.responses) == len(commands)
         last = played.responses[-1] if complete else b""
         if last[-CONTROL_WORD:] != b"\x90\x00":
             sw = last[-CONTROL_WORD:].hex().upper()
             detail = played.stopped or f"INITIALIZE UPDATE answered {sw}"
             reason = "no-answer" if played.stopped == "CHIP_GONE" else _REFUSALS.get(sw, "garbage")
-            self._send(not_presented=pb.NotPresented(token=lease.token, reason=reason, detail=detail))
+            self._not_presented(head, lease.token, reason, detail)
             return
-        presented = pb.Presented(token=lease.token, atr=atr, initialize_update_response=last[:-CONTROL_WORD])
+        presented = pb.Presented(token=lease.token, atr=blank.atr, initialize_update_response=last[:-CONTROL_WORD])
         presented.cplc = played.responses[1][:-CONTROL_WORD]
+        presented.apdu_us.extend(played.apdu_us)
+        presented.feed_us, presented.reader = blank.feed_us, head.reader
         self._send(presented=presented)
+
+    def _not_presented(self, head: Head, token: int, reason: str, detail: str) -> None:
+        self._send(not_presented=pb.NotPresented(token=token, reason=reason, detail=detail, reader=head.reader))
 
     async def _segment(self, head: Head, segment: pb.Segment) -> None:
         commands = from_slab(segment.commands)
@@ -235,8 +244,8 @@ class StationAgent:
     async def _print(self, head: Head) -> None:
         token = head.token
         try:
-            await self._blocking(head.print_card)
-            self._send(printed=pb.Printed(token=token, ok=True))
+            print_us = await self._blocking(head.print_card)
+            self._send(printed=pb.Printed(token=token, ok=True, print_us=print_us))
         except CitycardError as error:
             self._send(printed=pb.Printed(token=token, ok=False, detail=error.message))
 
@@ -251,11 +260,11 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-async def _shielded(work: object) -> None:
+async def _shielded(work: Awaitable[T]) -> T:
     """Runs card handling to its end even when the stream breaks meanwhile: a piece's state is never left in a thread."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise

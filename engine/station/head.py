@@ -22,6 +22,15 @@ class Played:
 
 
 @dataclass(frozen=True)
+class Presented:
+    """A blank in the head: its ATR, what it answered, and the microseconds from the feeder to its answer to reset."""
+
+    atr: bytes
+    played: Played
+    feed_us: int
+
+
+@dataclass(frozen=True)
 class FoundPiece:
     """What lies in the head when the agent starts or reconnects."""
 
@@ -43,6 +52,8 @@ class Head:
         self._journal = journal
         self._transport: Transport | None = None
         self.token = 0
+        # since the lease, with nothing to do but wait for the server
+        self.waited_us = 0
         self.restarted = True
 
     def _note(self, step: Step, *, sequence: int = 0, responses: bytes = b"", bin_name: str = "") -> None:
@@ -82,18 +93,25 @@ class Head:
             return b""
         return answer[:10] if answer[-2:] == b"\x90\x00" else b""
 
-    def present(self, token: int, commands: list[bytes]) -> tuple[bytes, Played]:
-        """Takes a blank, resets it and plays the lease's commands; ATR and answers.
+    @property
+    def reader(self) -> str:
+        """The reader that the piece in the head lies in; empty while none does."""
+        return "" if self._transport is None else self._transport.name
+
+    def present(self, token: int, commands: list[bytes]) -> Presented:
+        """Takes a blank, resets it and plays the lease's commands.
 
         Raises Unavailable NO_BLANK when the feeder is empty; CHIP_GONE and READER_GONE come from the transport.
         """
         self.token = token
         self._note("leased")
+        began = time.perf_counter_ns()
         self._transport = self.path.take()
         if self._transport is None:
             raise Unavailable("NO_BLANK", "the feeder is empty")
         atr = self._transport.connect()
-        return atr, self._play(self._transport, commands, None)
+        feed_us = _since(began)
+        return Presented(atr, self._play(self._transport, commands, None), feed_us)
 
     def play(self, sequence: int, commands: list[bytes], expected: list[int], *, journal_answers: bool) -> Played:
         """Plays a segment; stops at the first answer that is not the expected one."""
@@ -118,26 +136,31 @@ class Head:
                 response = transport.transmit(command)
             except CitycardError as error:
                 return Played(responses, times, error.reason)
-            times.append((time.perf_counter_ns() - began) // 1000)
+            times.append(_since(began))
             responses.append(response)
             if expected is not None and int.from_bytes(response[-2:], "big") != expected[index]:
                 return Played(responses, times, "REFUSED")
         return Played(responses, times, "")
 
-    def print_card(self) -> None:
-        """Prints; journaled before and after, since a print that may have begun must not be repeated."""
+    def print_card(self) -> int:
+        """Prints, and gives the microseconds it took; journaled before and after: a print that may have begun must not be repeated."""
         self._note("printing")
+        began = time.perf_counter_ns()
         self._printer.print_card()
+        took = _since(began)
         self._note("printed")
+        return took
 
-    def eject(self, bin_name: str) -> None:
-        """Drops the piece into a bin. The journal says so first: an empty head after that is a piece that fell there."""
+    def eject(self, bin_name: str) -> int:
+        """Drops the piece into a bin; microseconds. The journal says so first: an empty head after that is a piece that fell there."""
+        began = time.perf_counter_ns()
         if self._transport is not None:
             self._transport.disconnect()
             self._transport = None
         self._note("ejecting", bin_name=bin_name)
         if self.path.current() is not None:
             self.path.eject(bin_name)
+        return _since(began)
 
     def settle(self) -> None:
         """The engine knows the end of this piece: the journal may forget it with the next lease."""
@@ -148,3 +171,8 @@ class Head:
             self._transport.disconnect()
         self.path.close()
         self._journal.close()
+
+
+def _since(began_ns: int) -> int:
+    """Microseconds."""
+    return (time.perf_counter_ns() - began_ns) // 1000

@@ -29,7 +29,7 @@ class VirtualPath:
         return None if self._hopper.head(self._head) is None else self._contact()
 
     def _contact(self) -> Transport:
-        return InProcessTransport(self._slot)
+        return InProcessTransport(self._slot, f"in-process {self._head}")
 
     def eject(self, bin_name: str) -> None:
         chip_id = self._hopper.head(self._head)

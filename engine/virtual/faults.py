@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from engine.virtual.speed import Speed
 from keys.errors import InvalidInput
 
 Lie = Literal[
@@ -92,6 +93,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     every: Annotated[int, msgspec.Meta(ge=1)] | None = None
     every_nth: Faults = Faults()
     default: Faults = Faults()
+    # of the reader rather than of a chip: how fast commands and answers go through it
+    speed: Speed | None = None
 
     def for_chip(self, chip_id: str) -> Faults:
         """Faults of one chip; the serial number's last 8 hex digits decide about every n-th."""

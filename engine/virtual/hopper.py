@@ -22,6 +22,7 @@ from engine.virtual.chip import VirtualChip
 from engine.virtual.factory import make_blanks, open_chip
 from engine.virtual.faults import GOOD_PLAN, Faults, Plan
 from engine.virtual.recordlog import RecordLog
+from engine.virtual.speed import Speed
 from keys.errors import Conflict, Corrupt, Exhausted, InvalidInput, NotFound, Precondition
 
 BINS = ("good", "reject", "returned", "sample")
@@ -43,16 +44,20 @@ _DECODE = msgspec.msgpack.Decoder(_Move).decode
 class Hopper:
     """Feeder, heads and bins of one station directory. Several processes may look and load; every move is one step for all.
 
-    `chips_dir` holds the chips' memories (default: `chips` below the directory). `plan` says which pieces are faulty.
+    `chips_dir` holds the chips' memories (default: `chips` below the directory). `plan` says which pieces are faulty, `speed` how fast
+    the heads' readers and the chips in them are (default: as fast as this machine).
     """
 
-    def __init__(self, directory: Path, heads: int = 1, *, chips_dir: Path | None = None, plan: Plan = GOOD_PLAN) -> None:
+    def __init__(
+        self, directory: Path, heads: int = 1, *, chips_dir: Path | None = None, plan: Plan = GOOD_PLAN, speed: Speed | None = None
+    ) -> None:
         if heads < 1:
             raise InvalidInput("HEADS_INVALID", f"a station has at least one head, not {heads}")
         self.directory = Path(directory)
         self.heads = heads
         self.chips_dir = Path(chips_dir) if chips_dir is not None else self.directory / "chips"
         self.plan = plan
+        self.speed = speed or plan.speed
         self.chips_dir.mkdir(parents=True, exist_ok=True)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._pieces = RecordLog(self.directory / "pieces.log")
@@ -219,7 +224,10 @@ class HeadSlot:
         return self._chip.power_on()
 
     def transmit(self, apdu: bytes) -> bytes:
-        return b"" if self._chip is None else self._chip.transmit(apdu)
+        if self._chip is None:
+            return b""
+        speed = self._hopper.speed
+        return self._chip.transmit(apdu) if speed is None else speed.paced(self._chip.transmit, apdu)
 
     def power_off(self) -> None:
         if self._chip is not None:

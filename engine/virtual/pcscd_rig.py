@@ -3,8 +3,9 @@
 pcscd and its socket live at a fixed path, and vpcd listens on all interfaces. So both run in namespaces of their own: a mount
 namespace in which /run/pcscd is a directory of the rig, and, by default, a network namespace whose only interface is
 loopback. Clients reach pcscd through the environment variable PCSCLITE_CSOCK_NAME; chips reach vpcd through `connect`, which
-passes a socket out of the namespace. With `isolate_network=False`, vpcd's ports are on the machine's own loopback, and on all
-its other interfaces too: only where nobody else can reach the machine.
+passes a socket out of the namespace once pcscd has seen the slot empty, so that no swap of chips goes unseen. With
+`isolate_network=False`, vpcd's ports are on the machine's own loopback, and on all its other interfaces too: only where nobody
+else can reach the machine.
 
 Needs root, or a kernel that lets users make user namespaces; pcscd and vpcd from Debian's pcscd and vsmartcard-vpcd.
 """
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -49,15 +51,13 @@ class PcscdRig:
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._owned = True
-        self._pulled_at: dict[int, float] = {}
         self._served: dict[int, tuple[threading.Thread, threading.Event, list[socket.socket]]] = {}
 
     @classmethod
-    def attach(cls, home: Path, first_port: int) -> PcscdRig:
-        """A second process's way into a rig that another one runs: its slots can be filled from here, it is not ended from here."""
+    def attach(cls, home: Path) -> PcscdRig:
+        """Another process's way into a rig: its slots can be filled from here, it is not ended from here."""
         rig = cls()
         rig._directory = home
-        rig.ports = [first_port + slot for slot in range(rig.slots)]
         rig._owned = False
         return rig
 
@@ -84,6 +84,12 @@ class PcscdRig:
         return int((self._home / "run" / "pcscd.pid").read_text().split("\n")[0])
 
     def start(self) -> None:
+        """Starts pcscd and waits until it can be used."""
+        self.begin()
+        self.await_up()
+
+    def begin(self) -> None:
+        """The first half of `start`: after it, several rigs can come up at the same time."""
         for need in ("pcscd", "unshare", "mount"):
             if shutil.which(need) is None and not Path(f"/usr/sbin/{need}").exists():
                 raise Unavailable("PCSCD_MISSING", f"the PC/SC rig needs {need}: install pcscd and util-linux")
@@ -100,10 +106,21 @@ class PcscdRig:
             )
         self._launch()
 
+    def await_up(self) -> None:
+        """The second half of `start`; Unavailable PCSCD_FAILED, and nothing is left of the rig then."""
+        deadline = time.monotonic() + _START_S
+        while not self._up():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                said = (self._home / "log").read_text(errors="replace")[-500:].strip()
+                self.stop()
+                raise Unavailable("PCSCD_FAILED", f"the private pcscd did not come up: {said or 'it said nothing'}")
+            time.sleep(0.02)
+
     def restart(self) -> None:
         """Starts pcscd again after it died or was stopped; chips that are served come back by themselves."""
         self._end_process()
         self._launch()
+        self.await_up()
 
     def stop(self) -> None:
         for slot in list(self._served):
@@ -114,18 +131,11 @@ class PcscdRig:
             self._directory = None
 
     def connect(self, slot: int = 0) -> socket.socket:
-        """A fresh connection to vpcd's slot, for `vpcd.serve_socket`; Unavailable VPCD_GONE."""
+        """A fresh connection to vpcd's slot, for `vpcd.serve_socket`; waits until pcscd has seen the slot empty. Unavailable VPCD_GONE."""
         self._check(slot)
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-                door.settimeout(5.0)
-                door.connect(str(self._home / "door"))
-                door.sendall(self.ports[slot].to_bytes(2, "big"))
-                _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
-        except OSError as error:
-            raise Unavailable("VPCD_GONE", f"the rig's door does not answer: {error.strerror or error}") from None
+        descriptors = self._ask(b"C", slot)
         if not descriptors:
-            raise Unavailable("VPCD_GONE", f"vpcd does not listen on port {self.ports[slot]} of the rig")
+            raise Unavailable("VPCD_GONE", f"vpcd takes no chip in slot {slot} of the rig")
         return socket.socket(fileno=descriptors[0])
 
     def insert(self, chip: Chip, slot: int = 0) -> None:
@@ -140,7 +150,7 @@ class PcscdRig:
         thread.start()
 
     def remove(self, slot: int = 0) -> None:
-        """Pulls the chip out, at once and whatever it is doing; nothing happens when the slot is empty."""
+        """Pulls the chip out, whatever it is doing, and waits until pcscd has seen that; nothing happens when the slot is empty."""
         served = self._served.pop(slot, None)
         if served is not None:
             thread, stop, links = served
@@ -151,10 +161,10 @@ class PcscdRig:
                 except OSError:
                     continue  # closed by itself meanwhile
             thread.join(5.0)
-            self._pulled_at[slot] = time.monotonic()
+            with suppress(Unavailable):  # a pcscd that is gone sees nothing, and begins anew
+                self._ask(b"E", slot)
 
     def _serve(self, chip: Chip, slot: int, stop: threading.Event, links: list[socket.socket]) -> None:
-        stop.wait(max(0.0, self._pulled_at.get(slot, 0.0) + SWAP_S - time.monotonic()))
         while not stop.is_set():
             if not answers_to_reset(chip):
                 stop.wait(SWAP_S)
@@ -166,7 +176,17 @@ class PcscdRig:
                 continue
             links[:] = [link]
             serve_socket(chip, link, stop)
-            stop.wait(SWAP_S)
+
+    def _ask(self, request: bytes, slot: int) -> list[int]:
+        """The rig's door, see `pcscd_inner`: the descriptors it gives. Unavailable VPCD_GONE."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+                door.settimeout(5.0)
+                door.connect(str(self._home / "door"))
+                door.sendall(request + bytes((slot,)))
+                return socket.recv_fds(door, 1, 1)[1]
+        except OSError as error:
+            raise Unavailable("VPCD_GONE", f"the rig's door does not answer: {error.strerror or error}") from None
 
     @property
     def _home(self) -> Path:
@@ -185,20 +205,12 @@ class PcscdRig:
         if os.geteuid() != 0:
             flags = ["--user", "--map-root-user", *flags]
         inner = Path(__file__).with_name("pcscd_inner.py")
-        command = ["unshare", *flags, "--", sys.executable, "-I", str(inner), str(home), str(int(self.isolate_network))]
+        words = [str(home), str(int(self.isolate_network)), str(self.ports[0]), f"{_NAME} 00", str(os.getpid())]
+        command = ["unshare", *flags, "--", sys.executable, "-I", str(inner), *words]
         with (home / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)  # noqa: S603 - fixed words
-        deadline = time.monotonic() + _START_S
-        while not self._up():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                said = (home / "log").read_text(errors="replace")[-500:].strip()
-                self._end_process()
-                raise Unavailable("PCSCD_FAILED", f"the private pcscd did not come up: {said or 'it said nothing'}")
-            time.sleep(0.02)
 
     def _up(self) -> bool:
-        if not (self._home / "run" / "pcscd.comm").exists():
-            return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
                 door.connect(str(self._home / "door"))

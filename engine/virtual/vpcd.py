@@ -31,7 +31,8 @@ _POWER_OFF, _POWER_ON, _RESET, _GET_ATR = 0, 1, 2, 4
 _POLL_S = 0.2
 _RETRY_S = 0.1
 # pcscd looks at a reader every 0.4 s. A chip that is swapped faster goes unseen: old handles then speak to the new chip, and a
-# handle closed in between leaves the reader empty in pcscd's eyes until the chip is pulled again. No hand is that fast.
+# handle closed in between leaves the reader empty in pcscd's eyes until the chip is pulled again. A rig makes it look; a plain
+# vpcd is given the time.
 SWAP_S = 0.6
 _TEST_LOT = b"\x7e\x57"
 

@@ -41,6 +41,8 @@ class _Group:
     places: list[int] = field(default_factory=list)
     purposes: list[Purpose] = field(default_factory=list)
     masters: SecretArray = field(init=False)
+    # the places as a slice where they lie together, which is nearly always
+    at: slice | npt.NDArray[np.intp] = field(init=False)
 
 
 class Plan:
@@ -67,10 +69,13 @@ class Plan:
                 with sources[place].reveal() as raw:
                     masters[row] = np.frombuffer(raw, np.uint8)
             group.masters = SecretArray(masters)
+            first, last = group.places[0], group.places[-1]
+            group.at = slice(first, last + 1) if last - first + 1 == len(group.places) else np.array(group.places, np.intp)
+        self._widths = [wanted.factor_lens for wanted in self._derivations]
 
     def run(self, factors: Sequence[ByteArray]) -> SecretArray:
         """Card keys (k, n, 16); raises InvalidInput WRONG_SHAPE naming the derivation whose factors do not fit."""
-        n = check_factors(self._derivations, factors)
+        n = check_factors(self._derivations, factors, self._widths)
         result = SecretArray.empty((len(self._derivations), n, KEY_LEN))
         for group in self._groups:
             if n < ONE_KEY_PER_CALL_FROM:
@@ -86,11 +91,11 @@ class Plan:
 
     @staticmethod
     def _by_lane(group: _Group, factors: Sequence[ByteArray], n: int, result: ByteArray) -> None:
-        lanes = np.concatenate([factors[place] for place in group.places])
+        lanes = _stacked([factors[place] for place in group.places])
         masters = group.masters.array if n == 1 else np.repeat(group.masters.array, n, axis=0)
         purposes = [purpose for purpose in group.purposes for _ in range(n)]
         made = _derive(group, masters, lanes, purposes)
-        result[group.places] = made.reshape(len(group.places), n, KEY_LEN)
+        result[group.at] = made.reshape(len(group.places), n, KEY_LEN)
         made[...] = 0
         if n != 1:
             masters[...] = 0
@@ -111,13 +116,33 @@ class Plan:
             made[...] = 0
 
 
-def check_factors(derivations: Sequence[Derivation], factors: Sequence[ByteArray]) -> int:
-    """The number of cards; raises InvalidInput (WRONG_SHAPE, NO_ROWS) naming the derivation whose factors do not fit."""
+def _stacked(columns: Sequence[ByteArray]) -> ByteArray:
+    """All columns, one under the other. Neighbours are mostly one and the same array: each stretch of them is one copy."""
+    out = np.empty((len(columns), *columns[0].shape), np.uint8)
+    first = 0
+    for at, column in enumerate(columns):
+        if column is not columns[first]:
+            out[first:at] = columns[first]
+            first = at
+    out[first:] = columns[first]
+    return out.reshape(len(columns) * len(columns[0]), out.shape[-1])
+
+
+def check_factors(derivations: Sequence[Derivation], factors: Sequence[ByteArray], allowed: Sequence[range] | None = None) -> int:
+    """The number of cards; raises InvalidInput (WRONG_SHAPE, NO_ROWS) naming the derivation whose factors do not fit.
+
+    `allowed` are the derivations' `factor_lens`, where somebody has them at hand.
+    """
     if len(factors) != len(derivations):
         raise InvalidInput("WRONG_SHAPE", f"{len(factors)} factor arrays for {len(derivations)} derivations")
     n = factors[0].shape[0] if factors and factors[0].ndim == 2 else 0
-    for derivation, array in zip(derivations, factors, strict=True):
-        widths = derivation.factor_lens
+    allowed = [derivation.factor_lens for derivation in derivations] if allowed is None else allowed
+    known_widths, known = None, None
+    for derivation, widths, array in zip(derivations, allowed, factors, strict=True):
+        # one array serves many keys of one kind
+        if array is known and widths is known_widths:
+            continue
+        known_widths, known = widths, array
         if array.ndim != 2 or array.shape[0] != n or array.shape[1] not in widths or array.dtype != np.uint8:
             wanted = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
             found = f"{array.dtype} of {array.shape}"

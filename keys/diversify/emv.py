@@ -45,6 +45,8 @@ def emv_y(pans: Digits, psns: Digits | str, option: EmvOption) -> ByteArray:
     """
     if option not in ("a", "b"):
         raise InvalidInput("EMV_OPTION", f"option must be a or b, not {option!r}")
+    if (one := _one_number(pans, psns)) is not None:
+        return _y_of_one(one, option)
     pan, psn, lengths = _numbers(pans, psns)
     y = np.empty((len(pan), 8), np.uint8)
     for length in np.unique(lengths):
@@ -111,6 +113,27 @@ def _numbers(pans: Digits, psns: Digits | str) -> tuple[ByteArray, ByteArray, np
     if ((psn != 0).sum(axis=1) != 2).any():
         raise InvalidInput("PSN_INVALID", "psn must have exactly two digits")
     return pan, psn, lengths
+
+
+def _one_number(pans: Digits, psns: Digits | str) -> bytes | None:
+    """PAN || PSN of a single card, as a line makes them: a handful of small arrays would cost twenty times the text. None for columns of
+    another length or kind, and for what `_numbers` has an error for.
+    """
+    if not (isinstance(pans, np.ndarray) and isinstance(psns, np.ndarray) and pans.dtype.kind == psns.dtype.kind == "S"):
+        return None
+    if pans.shape != (1,) or psns.shape != (1,):
+        return None
+    pan, psn = bytes(pans[0]), bytes(psns[0])
+    return pan + psn if pan.isdigit() and psn.isdigit() and len(pan) in PAN_LENS and len(psn) == 2 else None
+
+
+def _y_of_one(text: bytes, option: EmvOption) -> ByteArray:
+    """Y (1, 8) of PAN || PSN."""
+    if option == "b" and len(text) > 18:
+        y = _pack(_option_b_digits(np.frombuffer(text, np.uint8) - np.uint8(ord("0"))))
+    else:
+        y = np.frombuffer(bytes.fromhex(text[-16:].rjust(16, b"0").decode()), np.uint8)
+    return y.reshape(1, 8)
 
 
 def _joined(pan: ByteArray, psn: ByteArray, at: npt.NDArray[np.intp], length: int) -> ByteArray:

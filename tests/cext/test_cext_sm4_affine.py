@@ -1,6 +1,5 @@
 """The maps that let SM4 run on instructions for AES's field, against the standards' own definitions."""
 
-
 import pytest
 
 from cext.circuits import sm4_affine
@@ -52,7 +51,5 @@ def test_the_s_box_through_the_field_of_aes():
     into = sm4_affine.isomorphism()
     aes_inverse = [apply(sm4_affine.invert_matrix(AES.out_matrix), y ^ AES.out_constant) for y in table(AES)]
     back = sm4_affine.multiply_matrices(SM4.out_matrix, sm4_affine.invert_matrix(into))
-    through = [
-        apply(back, aes_inverse[apply(into, apply(SM4.in_matrix, x) ^ SM4.in_constant)]) ^ SM4.out_constant for x in range(256)
-    ]
+    through = [apply(back, aes_inverse[apply(into, apply(SM4.in_matrix, x) ^ SM4.in_constant)]) ^ SM4.out_constant for x in range(256)]
     assert through == table(SM4)

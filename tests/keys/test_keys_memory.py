@@ -120,9 +120,7 @@ def test_a_fork_inherits_no_secret():
 
 
 # As a user who may lock nothing, which root becomes by giving up two capabilities.
-NOTHING_LOCKED = ["prlimit", "--memlock=0:0"] + (
-    ["setpriv", "--bounding-set=-ipc_lock,-sys_resource"] if os.geteuid() == 0 else []
-)
+NOTHING_LOCKED = ["prlimit", "--memlock=0:0"] + (["setpriv", "--bounding-set=-ipc_lock,-sys_resource"] if os.geteuid() == 0 else [])
 
 
 def limited(*arguments):

@@ -49,6 +49,31 @@ def test_an_untouched_chain_verifies_offline(chain):
         audit.verify(path.with_name("other.db"))
 
 
+def test_the_bytes_of_a_cards_leaves_never_change(world):
+    """Exports of years must verify: what is hashed is exactly this text."""
+    world.start()
+    begun = world.see(audit.head).count
+    attempt = world.card()
+    chip, at = attempt.chip_id, world.clock.wall
+    facts = [
+        ("attempt.reserved", '"attempt_no":1,"job":"J1","line":1,"station":"S1"'),
+        ("attempt.presented", f'"chip":"{chip}","station":"S1"'),
+        (
+            "attempt.intent",
+            f'"chip":"{chip}","image":"{"64" * 32}","job":"J1","kvn":1,"line":1,"profile":"{"AB" * 32}","psn":0,"serials":{{"city":1}}',
+        ),
+        *((f"attempt.{step}", f'"chip":"{chip}"') for step in ("encoded", "verified", "printed", "good")),
+        ("piece.stacked", f'"bin":"good","chip":"{chip}","state":"GOOD"'),
+    ]
+    wanted = [
+        f'{{"at_us":{at},"facts":{{{told}}},"index":{begun + place},"kind":"{kind}","subject":"1"}}'
+        for place, (kind, told) in enumerate(facts)
+    ]
+    read = "SELECT leaf FROM audit_leaves WHERE leaf_index >= ? ORDER BY leaf_index"
+    found = world.see(lambda conn: conn.exec_driver_sql(read, (begun,)).scalars().all())
+    assert found == wanted
+
+
 @pytest.mark.parametrize("index", range(LEAVES))
 def test_a_flipped_character_is_found(chain, index):
     tamper(chain[0], ('UPDATE audit_leaves SET leaf = replace(leaf, \'"subject":"\', \'"subject":"x\') WHERE leaf_index = ?', (index,)))

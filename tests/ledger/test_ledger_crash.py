@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ORDER = [S.RESERVED, S.PRESENTED, S.INTENT, S.ENCODED, S.VERIFIED, S.PRINTED, S.GOOD, S.STACKED]
 BEFORE_INTENT = (S.RESERVED, S.PRESENTED)
+# More than a victim can make before it is killed.
+LINES = 3000
 
 
 def victim(path: Path, base: int, **environment: str) -> subprocess.Popen[str]:
@@ -55,14 +57,14 @@ def check(world, said: dict[int, S]) -> None:
     assert max(finished.values(), default=1) == 1
     counts = world.see(jobs.counts, "J1")
     assert counts.lines.get("GOOD", 0) == len(finished)
-    assert sum(counts.lines.values()) == 400
+    assert sum(counts.lines.values()) == LINES
     world.see(audit.verify)
     assert world.ledger.run(lambda tx: tx.conn.exec_driver_sql("PRAGMA integrity_check").scalar_one()) == "ok"
 
 
 def test_killed_at_random_moments_nothing_acknowledged_is_lost(world):
     rng = random.Random(20260101)
-    world.start(count=400)
+    world.start(count=LINES)
     said: dict[int, S] = {}
     for kill in range(8):
         world.close()
@@ -99,7 +101,7 @@ def failing_disk(tmp_path_factory) -> Path:
     ids=["full", "broken"],
 )
 def test_whichever_write_fails_nothing_acknowledged_is_lost(world, failing_disk, tmp_path, disk, reasons):
-    world.start(count=400)
+    world.start(count=LINES)
     world.close()
     pristine = tmp_path / "pristine.db"
     shutil.copy(world.path, pristine)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import create_engine, func, insert, select
 from sqlalchemy.pool import StaticPool
 
 from engine.ledger import audit, schema, serials
@@ -250,6 +250,125 @@ async def test_asyncio_doors(world):
     assert await world.ledger.aread(pools) == 20
     with pytest.raises(Conflict):
         await world.ledger.write(lambda tx: serials.define_pool(tx, "p1", 2, 9))
+
+
+def _count_commits(ledger: Ledger) -> list[str]:
+    commits: list[str] = []
+    ledger.run(lambda tx: tx.db.set_trace_callback(lambda sql: commits.append(sql) if sql.startswith("COMMIT") else None))
+    commits.clear()
+    return commits
+
+
+async def test_a_patient_write_shares_the_commit_of_one_that_cannot_wait(world):
+    commits = _count_commits(world.ledger)
+    patient = [
+        asyncio.create_task(world.ledger.write(lambda tx, n=n: serials.define_pool(tx, f"p{n}", 1, 9), patience_s=3600)) for n in range(5)
+    ]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in patient)
+    await world.ledger.write(lambda tx: serials.define_pool(tx, "now", 1, 9))
+    await asyncio.wait_for(asyncio.gather(*patient), 10)
+    assert len(commits) == 1
+    assert await world.ledger.aread(pools) == 6
+
+
+async def test_a_patient_write_needs_nobody_else(world):
+    soon = world.ledger.write(lambda tx: serials.define_pool(tx, "soon", 1, 9), patience_s=0.02)
+    late = world.ledger.write(lambda tx: serials.define_pool(tx, "late", 1, 9), patience_s=3600)
+    # The one with less patience decides for both, whichever came first.
+    await asyncio.wait_for(asyncio.gather(late, soon), 10)
+    late = asyncio.create_task(world.ledger.write(lambda tx: serials.define_pool(tx, "later", 1, 9), patience_s=3600))
+    await asyncio.sleep(0)
+    # A thread without an event loop hands over what waits as well.
+    await asyncio.to_thread(world.do, serials.define_pool, "thread", 1, 9)
+    await asyncio.wait_for(late, 10)
+
+
+async def test_closing_does_not_forget_what_waits_patiently(world):
+    task = asyncio.create_task(world.ledger.write(lambda tx: serials.define_pool(tx, "p", 1, 9), patience_s=3600))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(world.ledger.close)
+    await asyncio.wait_for(task, 10)
+    world.__post_init__()
+    assert await world.ledger.aread(pools) == 1
+
+
+async def test_a_group_wakes_the_event_loop_once(world):
+    loop = asyncio.get_running_loop()
+    woken: list[object] = []
+    wake = loop.call_soon_threadsafe
+    gate = _hold_the_writer(world.ledger)
+    tasks = [asyncio.create_task(world.ledger.write(lambda tx, n=n: serials.define_pool(tx, f"p{n}", 1, 9))) for n in range(20)]
+    await asyncio.sleep(0)
+    loop.call_soon_threadsafe = lambda *args, **kwargs: (woken.append(args), wake(*args, **kwargs))[1]
+    try:
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+    finally:
+        loop.call_soon_threadsafe = wake
+    assert len(woken) == 1
+
+
+async def test_a_cancelled_write_that_has_not_begun_is_never_run(world):
+    gate = _hold_the_writer(world.ledger)
+    gone = asyncio.create_task(world.ledger.write(lambda tx: serials.define_pool(tx, "never", 1, 9)))
+    kept = asyncio.create_task(world.ledger.write(lambda tx: serials.define_pool(tx, "kept", 1, 9)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.wait_for(kept, 10)
+    assert await world.ledger.aread(pools) == 1
+
+
+def test_an_event_loop_that_is_gone_does_not_stop_the_writer(world):
+    gate = _hold_the_writer(world.ledger)
+
+    async def leave() -> None:
+        task = asyncio.create_task(world.ledger.write(lambda tx: serials.define_pool(tx, "orphan", 1, 9)))
+        patient = asyncio.create_task(world.ledger.write(lambda tx: serials.define_pool(tx, "patient", 1, 9), patience_s=3600))
+        await asyncio.sleep(0)
+        gate.set()
+        # Completed while this loop does not run any more, or not at all: nobody asks.
+        del task, patient
+
+    asyncio.run(leave())
+
+    async def another() -> None:
+        await world.ledger.write(lambda tx: serials.define_pool(tx, "next loop", 1, 9), patience_s=0.01)
+
+    asyncio.run(asyncio.wait_for(another(), 10))
+    world.do(serials.define_pool, "after", 1, 9)
+    assert {"after", "next loop"} <= set(world.see(lambda conn: conn.exec_driver_sql("SELECT pool FROM serial_pools").scalars()))
+
+
+@pytest.mark.parametrize("company", [False, True], ids=["alone", "in a group"])
+def test_core_and_driver_share_one_transaction(world, company):
+    """What a function writes by either way is kept or undone together, and a reader sees one moment by both."""
+
+    def both(tx, name):
+        tx.conn.execute(insert(schema.serial_pools), {"pool": f"{name} core", "first": 1, "last": 2})
+        tx.db.execute("INSERT INTO serial_pools VALUES (?, 1, 2)", (f"{name} driver",))
+
+    def fails(tx):
+        both(tx, "undone")
+        raise Conflict("TEST", "on purpose")
+
+    gate = _hold_the_writer(world.ledger) if company else None
+    failed, kept = world.ledger.transact(fails), world.ledger.transact(lambda tx: both(tx, "kept"))
+    if gate is not None:
+        gate.set()
+    assert isinstance(failed.exception(10), Conflict)
+    kept.result(10)
+    assert set(world.see(lambda conn: conn.exec_driver_sql("SELECT pool FROM serial_pools").scalars())) == {"kept core", "kept driver"}
+
+    def look(conn):
+        before = driver(conn).execute("SELECT count(*) FROM serial_pools").fetchone()[0]
+        world.do(serials.define_pool, "meanwhile", 1, 9)
+        return before, pools(conn), driver(conn).execute("SELECT count(*) FROM serial_pools").fetchone()[0]
+
+    assert world.see(look) == (2, 2, 2)
+    assert world.see(pools) == 3
 
 
 def test_an_unaudited_change_is_impossible(world):

@@ -137,5 +137,3 @@ class Card(Blank):
         digits = self.data["pin"]["digits"]
         pin = str(int.from_bytes(digest[:16], "big") % 10**digits).rjust(digits, "0")
         return bytes.fromhex(f"2{digits}{pin}".ljust(16, "F"))
-
-

@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOTHING_LOCKED = ["prlimit", "--memlock=0:0"] + (
-    ["setpriv", "--bounding-set=-ipc_lock,-sys_resource"] if os.geteuid() == 0 else []
-)
+NOTHING_LOCKED = ["prlimit", "--memlock=0:0"] + (["setpriv", "--bounding-set=-ipc_lock,-sys_resource"] if os.geteuid() == 0 else [])
 
 
 def said(log, event):

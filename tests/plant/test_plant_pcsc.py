@@ -1,4 +1,4 @@
-"""The same job through a real pcscd with two readers, and a finished card shown to any PC/SC program by the command."""
+"""The same job through real pcscds with more readers than one of them has, and a finished card shown to any PC/SC program."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from engine.cli import demo
 from engine.cli.demo import run_demo
 from engine.orders.synthetic import order_file
+from engine.virtual.hopper import read_counts
+from engine.virtual.pcscd_rigs import PcscdRigs
 from keys.errors import Unavailable
 
 
@@ -63,12 +69,15 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_job_through_pcscd_and_its_card_shown_afterwards(tmp_path: Path) -> None:
+def test_a_job_through_pcscd_and_its_card_shown_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three readers, so two pcscds; none has more blanks than its third of the job, so that each must make its part."""
+    monkeypatch.setattr(demo, "blanks_for", lambda *_: 3)
     orders = tmp_path / "orders.csv"
-    orders.write_bytes(b"".join(order_file(4)))
+    orders.write_bytes(b"".join(order_file(9)))
     place = tmp_path / "demo"
-    result = run_demo(orders, 2, "zhengzhou-citizen-card", place, pcsc=True, quiet=True, time_limit=120)
-    assert (result["good"], result["reconciled"], result["transport"]) == (4, True, "pcsc")
+    result = run_demo(orders, 3, "zhengzhou-citizen-card", place, pcsc=True, quiet=True, time_limit=120)
+    assert (result["good"], result["reconciled"], result["transport"]) == (9, True, "pcsc")
+    assert [read_counts(place / "stations" / f"station-{i}" / "hopper")["good"] for i in (1, 2, 3)] == [3, 3, 3]
 
     chip_id = Path(result["results_file"]).read_text().splitlines()[1].split(",")[2]
     chips = next(p.parent for p in place.glob(f"stations/*/hopper/chips/{chip_id}.nvm"))
@@ -92,6 +101,51 @@ def test_a_job_through_pcscd_and_its_card_shown_afterwards(tmp_path: Path) -> No
     finally:
         end(process)
         vpcd.close()
+
+
+@pytest.mark.timeout(120)
+def test_pcscd_killed_under_a_job_costs_the_cards_in_hand_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The readers are gone for a second and come back: both stations go on with fresh contexts, and the books agree."""
+    rigs: list[PcscdRigs] = []
+
+    def made(readers: int) -> PcscdRigs:
+        rigs.append(PcscdRigs(readers))
+        return rigs[0]
+
+    monkeypatch.setattr(demo, "PcscdRigs", made)
+    orders = tmp_path / "orders.csv"
+    orders.write_bytes(b"".join(order_file(10)))
+    place = tmp_path / "demo"
+    result = {}
+
+    def work() -> None:
+        # some 12 KB go over the contacts of a card: each is in hand for about a second
+        result.update(run_demo(orders, 2, "zhengzhou-citizen-card", place, pcsc=True, chip_speed=150_000, quiet=True, time_limit=100))
+
+    def good(station: int) -> int:
+        hopper = place / "stations" / f"station-{station}" / "hopper"
+        return read_counts(hopper)["good"] if (hopper / "sensors.log").exists() else 0
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        wait_until(lambda: good(1) > 0 and good(2) > 0, 30)
+        os.kill(rigs[0].rigs[0].pid, signal.SIGKILL)
+        time.sleep(1.0)
+        before = good(1), good(2)
+        rigs[0].rigs[0].restart()
+        wait_until(lambda: good(1) > before[0] and good(2) > before[1], 5)
+    finally:
+        thread.join(100)
+    assert (result["good"], result["reconciled"], result["state"]) == (10, True, "COMPLETE")
+    assert result["scrapped"] <= 2, "one card in each reader"
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def test_a_fresh_blank_is_what_the_maker_ships() -> None:

@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock
 
 import grpc
 import pytest
-from citycard.v1 import jobs_pb2, keys_pb2, station_pb2, stock_pb2
+from citycard.v1 import jobs_pb2, keys_pb2, metrics_pb2, station_pb2, stock_pb2
 from citycard.v1.jobs_pb2_grpc import JobServiceStub
 from citycard.v1.station_pb2_grpc import StationServiceStub
 from citycard.v1.stock_pb2_grpc import StockServiceStub
@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from engine.cli import client
 from engine.cli.plant import Plant
 from engine.orders.synthetic import order_file
+from engine.production.metrics import Metrics
 from engine.rpc.errors import CODES, reason_of, status_code
 from engine.rpc.stations import StationService
 from engine.virtual.hopper import Hopper
@@ -39,6 +40,7 @@ SERVICES = {
         (station_pb2, "StationService"),
         (keys_pb2, "KeyService"),
         (keys_pb2, "CeremonyService"),
+        (metrics_pb2, "MetricsService"),
     )
 }
 # what shuts a server, and does so whoever asks: see test_plant_zeroize
@@ -119,7 +121,7 @@ async def test_a_station_whose_cards_could_not_be_settled_may_come_back() -> Non
         yield station_pb2.ConnectRequest(hello=station_pb2.Hello(station_id="s", chip_types=["ZZC01"], heads=1))
 
     with pytest.raises(grpc.aio.AbortError):
-        await hear(StationService(line).Connect(messages(), context))
+        await hear(StationService(line, Metrics()).Connect(messages(), context))
     assert context.abort.call_args.args == (Status.RESOURCE_EXHAUSTED, "full", (("citycard-reason", "DISK_FULL"),))
     link = line.connected.call_args.args[0]
     line.disconnected.assert_awaited_once_with("s", link)

@@ -253,3 +253,37 @@ def test_a_chip_that_revives_is_found_again(pcsc_rig, tmp_path):
     transport.connect()
     assert transport.transmit(bytes.fromhex("80CA00C100"))[-2:] == b"\x90\x00"
     transport.disconnect()
+
+
+def test_no_swap_goes_unseen(pcsc_rig, tmp_path):
+    """However fast chips follow each other, a handle belongs to one of them, and the next one is found."""
+    old = None
+    for number in range(21):
+        pcsc_rig.insert(make_blank(tmp_path, lot=LOT, serial=number.to_bytes(8, "big")))
+        if old is not None:
+            with pytest.raises(Unavailable):
+                old.transmit(bytes.fromhex("80CA00C100"))
+            old.disconnect()
+        transport = PcscTransport(pcsc_rig.readers[0], wait_s=5)
+        assert transport.connect()[9:17] == number.to_bytes(8, "big")
+        assert transport.transmit(bytes.fromhex("80CA00C100"))[-2:] == b"\x90\x00"
+        # Pulled at every moment of a connection: closed before, left open, or found dead by its user first.
+        if number % 3 == 0:
+            transport.disconnect()
+        old = transport if number % 3 == 1 else None
+        pcsc_rig.remove()
+        if number % 3 == 2:
+            with pytest.raises(Unavailable):
+                transport.transmit(bytes.fromhex("80CA00C100"))
+            transport.disconnect()
+
+
+def test_an_empty_reader_is_known_as_soon_as_the_chip_is_out(pcsc_rig, tmp_path):
+    pcsc_rig.insert(make_blank(tmp_path, lot=LOT, serial=bytes(8)))
+    transport = PcscTransport(pcsc_rig.readers[0], wait_s=5)
+    transport.connect()
+    transport.disconnect()
+    pcsc_rig.remove()
+    with pytest.raises(Unavailable) as caught:
+        PcscTransport(pcsc_rig.readers[0], wait_s=0).connect()
+    assert (caught.value.reason, "no chip in the reader" in caught.value.message) == ("CHIP_GONE", True)

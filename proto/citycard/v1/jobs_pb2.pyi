@@ -62,6 +62,10 @@ class Job(_message.Message):
     REMAINING_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    FINISH_US_FIELD_NUMBER: _builtins.int
+    FINISH_EARLY_US_FIELD_NUMBER: _builtins.int
+    FINISH_LATE_US_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     profile: _builtins.str
     kind: Global___JobKind.ValueType
@@ -83,6 +87,14 @@ class Job(_message.Message):
     waiting_for: _builtins.str
     """Why the job does not move, in plain words; empty when it does."""
     encoding: _builtins.str
+    share: _builtins.float
+    """The share of all leases the job would get now, 0 to 1; 0 while none of its lines waits for a station."""
+    finish_us: _builtins.int
+    """When it should be done, Unix microseconds, and the range that nine of ten finishes fall into while the plant stays as it is; 0 while
+    there is nothing to say: too few cards made, or nothing moves.
+    """
+    finish_early_us: _builtins.int
+    finish_late_us: _builtins.int
     def __init__(
         self,
         *,
@@ -106,10 +118,14 @@ class Job(_message.Message):
         remaining: _builtins.int = ...,
         waiting_for: _builtins.str = ...,
         encoding: _builtins.str = ...,
+        share: _builtins.float = ...,
+        finish_us: _builtins.int = ...,
+        finish_early_us: _builtins.int = ...,
+        finish_late_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "blanks_rejected", b"blanks_rejected", "cancelled", b"cancelled", "created_us", b"created_us", "due_us", b"due_us", "encoding", b"encoding", "ended_us", b"ended_us", "good", b"good", "in_flight", b"in_flight", "job_id", b"job_id", "kind", b"kind", "lines", b"lines", "priority", b"priority", "profile", b"profile", "rejected", b"rejected", "remaining", b"remaining", "scrapped", b"scrapped", "started_us", b"started_us", "state", b"state", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "blanks_rejected", b"blanks_rejected", "cancelled", b"cancelled", "created_us", b"created_us", "due_us", b"due_us", "encoding", b"encoding", "ended_us", b"ended_us", "finish_early_us", b"finish_early_us", "finish_late_us", b"finish_late_us", "finish_us", b"finish_us", "good", b"good", "in_flight", b"in_flight", "job_id", b"job_id", "kind", b"kind", "lines", b"lines", "priority", b"priority", "profile", b"profile", "rejected", b"rejected", "remaining", b"remaining", "scrapped", b"scrapped", "share", b"share", "started_us", b"started_us", "state", b"state", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,13 +201,16 @@ class UploadOrdersRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Only in the first message."""
     chunk: _builtins.bytes
     sha256: _builtins.bytes
-    """Only in the last message: SHA-256 of all chunks."""
+    """Only in the last message: SHA-256 of the whole file, what was sent before an offset included."""
     encoding: _builtins.str
     """Only in the first message: "utf-8", "gb18030", or empty to detect."""
+    offset: _builtins.int
+    """Only in the first message: where in the file the first chunk begins. 0 begins anew; any other must be what GetUpload answered."""
     def __init__(
         self,
         *,
@@ -199,10 +218,11 @@ class UploadOrdersRequest(_message.Message):
         chunk: _builtins.bytes = ...,
         sha256: _builtins.bytes = ...,
         encoding: _builtins.str = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "encoding", b"encoding", "job_id", b"job_id", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "encoding", b"encoding", "job_id", b"job_id", "offset", b"offset", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +247,49 @@ class UploadOrdersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadOrdersResponse: _TypeAlias = UploadOrdersResponse  # noqa: Y015
+
+@_typing.final
+class GetUploadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
+
+@_typing.final
+class GetUploadResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    kept: _builtins.int
+    """Bytes of the file that are kept, from its beginning; 0 when there are none."""
+    sha256: _builtins.bytes
+    """SHA-256 of those bytes: only a file that begins with them can go on."""
+    def __init__(
+        self,
+        *,
+        kept: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadResponse: _TypeAlias = GetUploadResponse  # noqa: Y015
 
 @_typing.final
 class StartJobRequest(_message.Message):

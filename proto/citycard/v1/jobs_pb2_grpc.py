@@ -46,6 +46,11 @@ class JobServiceStub:
                 request_serializer=citycard_dot_v1_dot_jobs__pb2.UploadOrdersRequest.SerializeToString,
                 response_deserializer=citycard_dot_v1_dot_jobs__pb2.UploadOrdersResponse.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/citycard.v1.JobService/GetUpload',
+                request_serializer=citycard_dot_v1_dot_jobs__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=citycard_dot_v1_dot_jobs__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
         self.StartJob = channel.unary_unary(
                 '/citycard.v1.JobService/StartJob',
                 request_serializer=citycard_dot_v1_dot_jobs__pb2.StartJobRequest.SerializeToString,
@@ -116,7 +121,15 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadOrders(self, request_iterator, context):
-        """Uploads the order file in chunks of at most 1 MiB; the last message carries the SHA-256 of the whole file.
+        """Uploads the order file in chunks of at most 1 MiB; the last message carries the SHA-256 of the whole file. An upload that is cut
+        off is kept for a while, and goes on where GetUpload says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """How much of a staged job's order file the server has. UPLOAD_RUNNING while a client is sending it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +217,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.UploadOrders,
                     request_deserializer=citycard_dot_v1_dot_jobs__pb2.UploadOrdersRequest.FromString,
                     response_serializer=citycard_dot_v1_dot_jobs__pb2.UploadOrdersResponse.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=citycard_dot_v1_dot_jobs__pb2.GetUploadRequest.FromString,
+                    response_serializer=citycard_dot_v1_dot_jobs__pb2.GetUploadResponse.SerializeToString,
             ),
             'StartJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StartJob,
@@ -317,6 +335,33 @@ class JobService:
             '/citycard.v1.JobService/UploadOrders',
             citycard_dot_v1_dot_jobs__pb2.UploadOrdersRequest.SerializeToString,
             citycard_dot_v1_dot_jobs__pb2.UploadOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/citycard.v1.JobService/GetUpload',
+            citycard_dot_v1_dot_jobs__pb2.GetUploadRequest.SerializeToString,
+            citycard_dot_v1_dot_jobs__pb2.GetUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

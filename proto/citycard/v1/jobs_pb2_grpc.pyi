@@ -21,7 +21,11 @@ class JobServiceStub:
     CreateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CreateJobRequest, _jobs_pb2.CreateJobResponse]
     """Creates an empty job. The same idempotency key with the same request answers the job made first."""
     UploadOrders: _aio.StreamUnaryMultiCallable[_jobs_pb2.UploadOrdersRequest, _jobs_pb2.UploadOrdersResponse]
-    """Uploads the order file in chunks of at most 1 MiB; the last message carries the SHA-256 of the whole file."""
+    """Uploads the order file in chunks of at most 1 MiB; the last message carries the SHA-256 of the whole file. An upload that is cut
+    off is kept for a while, and goes on where GetUpload says.
+    """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetUploadRequest, _jobs_pb2.GetUploadResponse]
+    """How much of a staged job's order file the server has. UPLOAD_RUNNING while a client is sending it."""
     StartJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.StartJobResponse]
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
@@ -57,7 +61,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_jobs_pb2.UploadOrdersRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_jobs_pb2.UploadOrdersRequest], _abc.Awaitable[_jobs_pb2.UploadOrdersResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.UploadOrdersResponse]:
-        """Uploads the order file in chunks of at most 1 MiB; the last message carries the SHA-256 of the whole file."""
+        """Uploads the order file in chunks of at most 1 MiB; the last message carries the SHA-256 of the whole file. An upload that is cut
+        off is kept for a while, and goes on where GetUpload says.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _jobs_pb2.GetUploadRequest,
+        context: _aio.ServicerContext[_jobs_pb2.GetUploadRequest, _abc.Awaitable[_jobs_pb2.GetUploadResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.GetUploadResponse]:
+        """How much of a staged job's order file the server has. UPLOAD_RUNNING while a client is sending it."""
 
     @_abc_1.abstractmethod
     def StartJob(

@@ -213,10 +213,21 @@ class Presented(_message.Message):
     ATR_FIELD_NUMBER: _builtins.int
     CPLC_FIELD_NUMBER: _builtins.int
     INITIALIZE_UPDATE_RESPONSE_FIELD_NUMBER: _builtins.int
+    APDU_US_FIELD_NUMBER: _builtins.int
+    FEED_US_FIELD_NUMBER: _builtins.int
+    READER_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     atr: _builtins.bytes
     cplc: _builtins.bytes
     initialize_update_response: _builtins.bytes
+    feed_us: _builtins.int
+    """From taking the blank out of the feeder to its answer to reset."""
+    reader: _builtins.str
+    """The reader of this head, as the station names it."""
+    @_builtins.property
+    def apdu_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Microseconds of each of the lease's commands, in order; none from a station that does not measure."""
+
     def __init__(
         self,
         *,
@@ -224,10 +235,13 @@ class Presented(_message.Message):
         atr: _builtins.bytes = ...,
         cplc: _builtins.bytes = ...,
         initialize_update_response: _builtins.bytes = ...,
+        apdu_us: _abc.Iterable[_builtins.int] | None = ...,
+        feed_us: _builtins.int = ...,
+        reader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["atr", b"atr", "cplc", b"cplc", "initialize_update_response", b"initialize_update_response", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apdu_us", b"apdu_us", "atr", b"atr", "cplc", b"cplc", "feed_us", b"feed_us", "initialize_update_response", b"initialize_update_response", "reader", b"reader", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,11 +257,13 @@ class NotPresented(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     INITIALIZE_UPDATE_RESPONSE_FIELD_NUMBER: _builtins.int
+    READER_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     reason: _builtins.str
     """"no-blank", "reader": nothing is wrong with a chip. "no-answer", "other-keys", "locked", "garbage": what is wrong with it."""
     detail: _builtins.str
     initialize_update_response: _builtins.bytes
+    reader: _builtins.str
     def __init__(
         self,
         *,
@@ -255,10 +271,11 @@ class NotPresented(_message.Message):
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
         initialize_update_response: _builtins.bytes = ...,
+        reader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "initialize_update_response", b"initialize_update_response", "reason", b"reason", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "initialize_update_response", b"initialize_update_response", "reader", b"reader", "reason", b"reason", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,7 +300,9 @@ class SegmentPlayed(_message.Message):
     stopped: _builtins.str
     """Set when playing stopped before the end: "chip-gone", "reader-gone", "refused"."""
     @_builtins.property
-    def apdu_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def apdu_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Microseconds of each command played."""
+
     def __init__(
         self,
         *,
@@ -308,19 +327,23 @@ class Printed(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     OK_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    PRINT_US_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     ok: _builtins.bool
     detail: _builtins.str
+    print_us: _builtins.int
+    """How long the printer took; 0 where nothing was printed or measured."""
     def __init__(
         self,
         *,
         token: _builtins.int = ...,
         ok: _builtins.bool = ...,
         detail: _builtins.str = ...,
+        print_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "ok", b"ok", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "ok", b"ok", "print_us", b"print_us", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,17 +357,25 @@ class Stacked(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     BIN_FIELD_NUMBER: _builtins.int
+    EJECT_US_FIELD_NUMBER: _builtins.int
+    WAITED_US_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     bin: _builtins.str
+    eject_us: _builtins.int
+    """How long the mechanics took to drop it."""
+    waited_us: _builtins.int
+    """How long in all, since the lease, the head had nothing to do but wait for the server's next message."""
     def __init__(
         self,
         *,
         token: _builtins.int = ...,
         bin: _builtins.str = ...,
+        eject_us: _builtins.int = ...,
+        waited_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin", b"bin", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin", b"bin", "eject_us", b"eject_us", "token", b"token", "waited_us", b"waited_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63itycard/v1/stock.proto\x12\x0b\x63itycard.v1\"P\n\x13ReceiveStockRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x11\n\tchip_type\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\"(\n\x14ReceiveStockResponse\x12\x10\n\x08in_store\x18\x01 \x01(\x04\"O\n\x11IssueStockRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\"&\n\x12IssueStockResponse\x12\x10\n\x08in_store\x18\x01 \x01(\x04\"^\n\x12ReturnStockRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\"\'\n\x13ReturnStockResponse\x12\x10\n\x08in_store\x18\x01 \x01(\x04\"\x8f\x01\n\x11\x43ountStockRequest\x12\x12\n\nstation_id\x18\x01 \x01(\t\x12\x18\n\x10\x66\x65\x65\x64\x65r_remaining\x18\x02 \x01(\x04\x12\x0c\n\x04good\x18\x03 \x01(\x04\x12\x0e\n\x06reject\x18\x04 \x01(\x04\x12\x10\n\x08returned\x18\x05 \x01(\x04\x12\x10\n\x08in_heads\x18\x06 \x01(\x04\x12\n\n\x02\x62y\x18\x07 \x01(\t\"9\n\x12\x43ountStockResponse\x12\x0e\n\x06\x61grees\x18\x01 \x01(\x08\x12\x13\n\x0b\x64ifferences\x18\x02 \x03(\t\"\x11\n\x0fGetStockRequest\"&\n\x10GetStockResponse\x12\x12\n\nstock_json\x18\x01 \x01(\x0c\"\"\n\x10ListScrapRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\'\n\x11ListScrapResponse\x12\x12\n\nscrap_json\x18\x01 \x01(\x0c\"p\n\x13\x44\x65stroyScrapRequest\x12\x13\n\x0b\x61ttempt_ids\x18\x01 \x03(\x03\x12\x12\n\nfirst_name\x18\x02 \x01(\t\x12\x13\n\x0bsecond_name\x18\x03 \x01(\t\x12\x0b\n\x03\x61ll\x18\x04 \x01(\x08\x12\x0e\n\x06job_id\x18\x05 \x01(\t\")\n\x14\x44\x65stroyScrapResponse\x12\x11\n\tdestroyed\x18\x01 \x01(\x04\">\n\x11\x44rawSampleRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\n\n\x02\x62y\x18\x03 \x01(\t\";\n\x12\x44rawSampleResponse\x12\x13\n\x0b\x61ttempt_ids\x18\x01 \x03(\x03\x12\x10\n\x08\x63hip_ids\x18\x02 \x03(\t\"b\n\x11TestSampleRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.citycard.v1.TestSampleStartH\x00\x12\x13\n\tresponses\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"B\n\x0fTestSampleStart\x12\x0f\n\x07\x63hip_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\x03\x12\n\n\x02\x62y\x18\x03 \x01(\t\"{\n\x12TestSampleResponse\x12-\n\x07segment\x18\x01 \x01(\x0b\x32\x1a.citycard.v1.SampleSegmentH\x00\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.citycard.v1.SampleResultH\x00\x42\t\n\x07message\"3\n\rSampleSegment\x12\x10\n\x08\x63ommands\x18\x01 \x01(\x0c\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x0c\"}\n\x0cSampleResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12(\n\x06\x63hecks\x18\x02 \x03(\x0b\x32\x18.citycard.v1.SampleCheck\x12\x12\n\nattempt_id\x18\x03 \x01(\x03\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hip_id\x18\x05 \x01(\t\";\n\x0bSampleCheck\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t2\xdf\x05\n\x0cStockService\x12S\n\x0cReceiveStock\x12 .citycard.v1.ReceiveStockRequest\x1a!.citycard.v1.ReceiveStockResponse\x12M\n\nIssueStock\x12\x1e.citycard.v1.IssueStockRequest\x1a\x1f.citycard.v1.IssueStockResponse\x12P\n\x0bReturnStock\x12\x1f.citycard.v1.ReturnStockRequest\x1a .citycard.v1.ReturnStockResponse\x12M\n\nCountStock\x12\x1e.citycard.v1.CountStockRequest\x1a\x1f.citycard.v1.CountStockResponse\x12G\n\x08GetStock\x12\x1c.citycard.v1.GetStockRequest\x1a\x1d.citycard.v1.GetStockResponse\x12J\n\tListScrap\x12\x1d.citycard.v1.ListScrapRequest\x1a\x1e.citycard.v1.ListScrapResponse\x12S\n\x0c\x44\x65stroyScrap\x12 .citycard.v1.DestroyScrapRequest\x1a!.citycard.v1.DestroyScrapResponse\x12M\n\nDrawSample\x12\x1e.citycard.v1.DrawSampleRequest\x1a\x1f.citycard.v1.DrawSampleResponse\x12Q\n\nTestSample\x12\x1e.citycard.v1.TestSampleRequest\x1a\x1f.citycard.v1.TestSampleResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63itycard/v1/stock.proto\x12\x0b\x63itycard.v1\"P\n\x13ReceiveStockRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x11\n\tchip_type\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\"(\n\x14ReceiveStockResponse\x12\x10\n\x08in_store\x18\x01 \x01(\x04\"O\n\x11IssueStockRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\"&\n\x12IssueStockResponse\x12\x10\n\x08in_store\x18\x01 \x01(\x04\"^\n\x12ReturnStockRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\"\'\n\x13ReturnStockResponse\x12\x10\n\x08in_store\x18\x01 \x01(\x04\"\x8f\x01\n\x11\x43ountStockRequest\x12\x12\n\nstation_id\x18\x01 \x01(\t\x12\x18\n\x10\x66\x65\x65\x64\x65r_remaining\x18\x02 \x01(\x04\x12\x0c\n\x04good\x18\x03 \x01(\x04\x12\x0e\n\x06reject\x18\x04 \x01(\x04\x12\x10\n\x08returned\x18\x05 \x01(\x04\x12\x10\n\x08in_heads\x18\x06 \x01(\x04\x12\n\n\x02\x62y\x18\x07 \x01(\t\"9\n\x12\x43ountStockResponse\x12\x0e\n\x06\x61grees\x18\x01 \x01(\x08\x12\x13\n\x0b\x64ifferences\x18\x02 \x03(\t\"\x11\n\x0fGetStockRequest\"&\n\x10GetStockResponse\x12\x12\n\nstock_json\x18\x01 \x01(\x0c\"*\n\x0fResetLotRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\"\x12\n\x10ResetLotResponse\"\"\n\x10ListScrapRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\'\n\x11ListScrapResponse\x12\x12\n\nscrap_json\x18\x01 \x01(\x0c\"p\n\x13\x44\x65stroyScrapRequest\x12\x13\n\x0b\x61ttempt_ids\x18\x01 \x03(\x03\x12\x12\n\nfirst_name\x18\x02 \x01(\t\x12\x13\n\x0bsecond_name\x18\x03 \x01(\t\x12\x0b\n\x03\x61ll\x18\x04 \x01(\x08\x12\x0e\n\x06job_id\x18\x05 \x01(\t\")\n\x14\x44\x65stroyScrapResponse\x12\x11\n\tdestroyed\x18\x01 \x01(\x04\">\n\x11\x44rawSampleRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\n\n\x02\x62y\x18\x03 \x01(\t\";\n\x12\x44rawSampleResponse\x12\x13\n\x0b\x61ttempt_ids\x18\x01 \x03(\x03\x12\x10\n\x08\x63hip_ids\x18\x02 \x03(\t\"b\n\x11TestSampleRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.citycard.v1.TestSampleStartH\x00\x12\x13\n\tresponses\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"B\n\x0fTestSampleStart\x12\x0f\n\x07\x63hip_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\x03\x12\n\n\x02\x62y\x18\x03 \x01(\t\"{\n\x12TestSampleResponse\x12-\n\x07segment\x18\x01 \x01(\x0b\x32\x1a.citycard.v1.SampleSegmentH\x00\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.citycard.v1.SampleResultH\x00\x42\t\n\x07message\"3\n\rSampleSegment\x12\x10\n\x08\x63ommands\x18\x01 \x01(\x0c\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x0c\"}\n\x0cSampleResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12(\n\x06\x63hecks\x18\x02 \x03(\x0b\x32\x18.citycard.v1.SampleCheck\x12\x12\n\nattempt_id\x18\x03 \x01(\x03\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hip_id\x18\x05 \x01(\t\";\n\x0bSampleCheck\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t2\xa8\x06\n\x0cStockService\x12S\n\x0cReceiveStock\x12 .citycard.v1.ReceiveStockRequest\x1a!.citycard.v1.ReceiveStockResponse\x12M\n\nIssueStock\x12\x1e.citycard.v1.IssueStockRequest\x1a\x1f.citycard.v1.IssueStockResponse\x12P\n\x0bReturnStock\x12\x1f.citycard.v1.ReturnStockRequest\x1a .citycard.v1.ReturnStockResponse\x12M\n\nCountStock\x12\x1e.citycard.v1.CountStockRequest\x1a\x1f.citycard.v1.CountStockResponse\x12G\n\x08GetStock\x12\x1c.citycard.v1.GetStockRequest\x1a\x1d.citycard.v1.GetStockResponse\x12G\n\x08ResetLot\x12\x1c.citycard.v1.ResetLotRequest\x1a\x1d.citycard.v1.ResetLotResponse\x12J\n\tListScrap\x12\x1d.citycard.v1.ListScrapRequest\x1a\x1e.citycard.v1.ListScrapResponse\x12S\n\x0c\x44\x65stroyScrap\x12 .citycard.v1.DestroyScrapRequest\x1a!.citycard.v1.DestroyScrapResponse\x12M\n\nDrawSample\x12\x1e.citycard.v1.DrawSampleRequest\x1a\x1f.citycard.v1.DrawSampleResponse\x12Q\n\nTestSample\x12\x1e.citycard.v1.TestSampleRequest\x1a\x1f.citycard.v1.TestSampleResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +51,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTOCKREQUEST']._serialized_end=644
   _globals['_GETSTOCKRESPONSE']._serialized_start=646
   _globals['_GETSTOCKRESPONSE']._serialized_end=684
-  _globals['_LISTSCRAPREQUEST']._serialized_start=686
-  _globals['_LISTSCRAPREQUEST']._serialized_end=720
-  _globals['_LISTSCRAPRESPONSE']._serialized_start=722
-  _globals['_LISTSCRAPRESPONSE']._serialized_end=761
-  _globals['_DESTROYSCRAPREQUEST']._serialized_start=763
-  _globals['_DESTROYSCRAPREQUEST']._serialized_end=875
-  _globals['_DESTROYSCRAPRESPONSE']._serialized_start=877
-  _globals['_DESTROYSCRAPRESPONSE']._serialized_end=918
-  _globals['_DRAWSAMPLEREQUEST']._serialized_start=920
-  _globals['_DRAWSAMPLEREQUEST']._serialized_end=982
-  _globals['_DRAWSAMPLERESPONSE']._serialized_start=984
-  _globals['_DRAWSAMPLERESPONSE']._serialized_end=1043
-  _globals['_TESTSAMPLEREQUEST']._serialized_start=1045
-  _globals['_TESTSAMPLEREQUEST']._serialized_end=1143
-  _globals['_TESTSAMPLESTART']._serialized_start=1145
-  _globals['_TESTSAMPLESTART']._serialized_end=1211
-  _globals['_TESTSAMPLERESPONSE']._serialized_start=1213
-  _globals['_TESTSAMPLERESPONSE']._serialized_end=1336
-  _globals['_SAMPLESEGMENT']._serialized_start=1338
-  _globals['_SAMPLESEGMENT']._serialized_end=1389
-  _globals['_SAMPLERESULT']._serialized_start=1391
-  _globals['_SAMPLERESULT']._serialized_end=1516
-  _globals['_SAMPLECHECK']._serialized_start=1518
-  _globals['_SAMPLECHECK']._serialized_end=1577
-  _globals['_STOCKSERVICE']._serialized_start=1580
-  _globals['_STOCKSERVICE']._serialized_end=2315
+  _globals['_RESETLOTREQUEST']._serialized_start=686
+  _globals['_RESETLOTREQUEST']._serialized_end=728
+  _globals['_RESETLOTRESPONSE']._serialized_start=730
+  _globals['_RESETLOTRESPONSE']._serialized_end=748
+  _globals['_LISTSCRAPREQUEST']._serialized_start=750
+  _globals['_LISTSCRAPREQUEST']._serialized_end=784
+  _globals['_LISTSCRAPRESPONSE']._serialized_start=786
+  _globals['_LISTSCRAPRESPONSE']._serialized_end=825
+  _globals['_DESTROYSCRAPREQUEST']._serialized_start=827
+  _globals['_DESTROYSCRAPREQUEST']._serialized_end=939
+  _globals['_DESTROYSCRAPRESPONSE']._serialized_start=941
+  _globals['_DESTROYSCRAPRESPONSE']._serialized_end=982
+  _globals['_DRAWSAMPLEREQUEST']._serialized_start=984
+  _globals['_DRAWSAMPLEREQUEST']._serialized_end=1046
+  _globals['_DRAWSAMPLERESPONSE']._serialized_start=1048
+  _globals['_DRAWSAMPLERESPONSE']._serialized_end=1107
+  _globals['_TESTSAMPLEREQUEST']._serialized_start=1109
+  _globals['_TESTSAMPLEREQUEST']._serialized_end=1207
+  _globals['_TESTSAMPLESTART']._serialized_start=1209
+  _globals['_TESTSAMPLESTART']._serialized_end=1275
+  _globals['_TESTSAMPLERESPONSE']._serialized_start=1277
+  _globals['_TESTSAMPLERESPONSE']._serialized_end=1400
+  _globals['_SAMPLESEGMENT']._serialized_start=1402
+  _globals['_SAMPLESEGMENT']._serialized_end=1453
+  _globals['_SAMPLERESULT']._serialized_start=1455
+  _globals['_SAMPLERESULT']._serialized_end=1580
+  _globals['_SAMPLECHECK']._serialized_start=1582
+  _globals['_SAMPLECHECK']._serialized_end=1641
+  _globals['_STOCKSERVICE']._serialized_start=1644
+  _globals['_STOCKSERVICE']._serialized_end=2452
 # @@protoc_insertion_point(module_scope)

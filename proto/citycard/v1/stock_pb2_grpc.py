@@ -59,6 +59,11 @@ class StockServiceStub:
                 request_serializer=citycard_dot_v1_dot_stock__pb2.GetStockRequest.SerializeToString,
                 response_deserializer=citycard_dot_v1_dot_stock__pb2.GetStockResponse.FromString,
                 _registered_method=True)
+        self.ResetLot = channel.unary_unary(
+                '/citycard.v1.StockService/ResetLot',
+                request_serializer=citycard_dot_v1_dot_stock__pb2.ResetLotRequest.SerializeToString,
+                response_deserializer=citycard_dot_v1_dot_stock__pb2.ResetLotResponse.FromString,
+                _registered_method=True)
         self.ListScrap = channel.unary_unary(
                 '/citycard.v1.StockService/ListScrap',
                 request_serializer=citycard_dot_v1_dot_stock__pb2.ListScrapRequest.SerializeToString,
@@ -111,6 +116,13 @@ class StockServiceServicer:
 
     def GetStock(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetLot(self, request, context):
+        """Lets blanks of a stopped lot be used again, after what stopped it was cleared up.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -170,6 +182,11 @@ def add_StockServiceServicer_to_server(servicer, server):
                     servicer.GetStock,
                     request_deserializer=citycard_dot_v1_dot_stock__pb2.GetStockRequest.FromString,
                     response_serializer=citycard_dot_v1_dot_stock__pb2.GetStockResponse.SerializeToString,
+            ),
+            'ResetLot': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetLot,
+                    request_deserializer=citycard_dot_v1_dot_stock__pb2.ResetLotRequest.FromString,
+                    response_serializer=citycard_dot_v1_dot_stock__pb2.ResetLotResponse.SerializeToString,
             ),
             'ListScrap': grpc.unary_unary_rpc_method_handler(
                     servicer.ListScrap,
@@ -327,6 +344,33 @@ class StockService:
             '/citycard.v1.StockService/GetStock',
             citycard_dot_v1_dot_stock__pb2.GetStockRequest.SerializeToString,
             citycard_dot_v1_dot_stock__pb2.GetStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetLot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/citycard.v1.StockService/ResetLot',
+            citycard_dot_v1_dot_stock__pb2.ResetLotRequest.SerializeToString,
+            citycard_dot_v1_dot_stock__pb2.ResetLotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,8 @@ class StockServiceStub:
     CountStock: _aio.UnaryUnaryMultiCallable[_stock_pb2.CountStockRequest, _stock_pb2.CountStockResponse]
     """What somebody, or a machine's own counter, counted at a station."""
     GetStock: _aio.UnaryUnaryMultiCallable[_stock_pb2.GetStockRequest, _stock_pb2.GetStockResponse]
+    ResetLot: _aio.UnaryUnaryMultiCallable[_stock_pb2.ResetLotRequest, _stock_pb2.ResetLotResponse]
+    """Lets blanks of a stopped lot be used again, after what stopped it was cleared up."""
     ListScrap: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListScrapRequest, _stock_pb2.ListScrapResponse]
     DestroyScrap: _aio.UnaryUnaryMultiCallable[_stock_pb2.DestroyScrapRequest, _stock_pb2.DestroyScrapResponse]
     """Two different people confirm the destruction of scrapped pieces."""
@@ -66,6 +68,14 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stock_pb2.GetStockRequest,
         context: _aio.ServicerContext[_stock_pb2.GetStockRequest, _abc.Awaitable[_stock_pb2.GetStockResponse]],
     ) -> _abc.Awaitable[_stock_pb2.GetStockResponse]: ...
+
+    @_abc_1.abstractmethod
+    def ResetLot(
+        self,
+        request: _stock_pb2.ResetLotRequest,
+        context: _aio.ServicerContext[_stock_pb2.ResetLotRequest, _abc.Awaitable[_stock_pb2.ResetLotResponse]],
+    ) -> _abc.Awaitable[_stock_pb2.ResetLotResponse]:
+        """Lets blanks of a stopped lot be used again, after what stopped it was cleared up."""
 
     @_abc_1.abstractmethod
     def ListScrap(
