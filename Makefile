@@ -12,13 +12,20 @@ DEBIAN_TEST := opensc softhsm2 valgrind gcc-aarch64-linux-gnu libc6-dev-arm64-cr
 HAS_VENV := import ensurepip, os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path('include') + '/Python.h'))
 SOURCES := $(wildcard cext/*.pyx cext/*.pxi cext/src/*.c cext/src/*.h) cext/integrity.py cext/selftest.json setup.py pyproject.toml requirements.txt
 
-.PHONY: demo test check unit levels c-test arm64-test ct-ttest ct-valgrind ct-trace bench proto clean venv
+# Tests run side by side, one more than there are cores, because many of them wait. `python -m pytest` alone runs them one by one.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 3); echo $$(( n < 7 ? n + 1 : 8 )))
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+# they start hundreds of processes, each of which would compile the whole project anew
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check unit levels kernels c-test arm64-test ct-ttest ct-valgrind ct-trace bench proto clean venv
 .NOTPARALLEL:
 
 demo: $(STAMPS)/run
 	$(BIN)/citycard demo
 
-test: check unit levels c-test arm64-test ct-valgrind
+# The t-test measures time: it comes last, and alone.
+test: check unit levels kernels
 	$(MAKE) ct-ttest TRACES=2000
 
 # Types, style, import directions, and stubs that match their .proto files.
@@ -29,26 +36,33 @@ check: $(STAMPS)/test
 	$(BIN)/python proto/generate.py --check
 
 unit: $(STAMPS)/test
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST) --durations=10
 
 # The key system again at the levels that this machine would not choose.
 levels: $(STAMPS)/test
 	for level in portable avx2; do \
 	    if $(BIN)/python -c "import cext, sys; sys.exit('$$level' not in cext.available_levels())"; then \
-	        CITYCARD_CPU=$$level $(BIN)/python -m pytest -q tests/cext tests/keys; \
+	        CITYCARD_CPU=$$level $(PYTEST) tests/cext tests/keys; \
 	    else echo "this machine has no level $$level"; fi; \
 	done
 
 # The kernels under tools that see only C: AddressSanitizer and UBSan; arm64 in an emulator; and three checks of constant time, by statistics
 # (TRACES), by valgrind with keys marked undefined, and above AVX2, which valgrind cannot run, by comparing traces of execution.
+CTESTS := $(MAKE) -C tests/ctests --no-print-directory --output-sync=target PYTHON=$(CURDIR)/$(BIN)/python
 c-test arm64-test ct-ttest ct-valgrind ct-trace: $(STAMPS)/test
-	$(MAKE) -C tests/ctests PYTHON=$(CURDIR)/$(BIN)/python $@
+	$(CTESTS) $@
+
+# What of it belongs to `make test`, side by side.
+kernels: $(STAMPS)/test
+	$(CTESTS) c-test arm64-test ct-valgrind
 
 bench: $(STAMPS)/test
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest bench -q --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python -m bench.ratios --json > .benchmarks/ratios.json
 	$(BIN)/python -m bench.rekey --json --out .benchmarks > .benchmarks/rekey.json
+	$(BIN)/python -m bench.load --json > .benchmarks/load.json
+	$(BIN)/python -m bench.predictions --json > .benchmarks/predictions.json
 	$(BIN)/python -m bench.readme .benchmarks
 
 proto: $(STAMPS)/test

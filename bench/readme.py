@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
+LOAD_BEGIN, LOAD_END = "<!-- load: written by `make bench` -->", "<!-- end of load -->"
 RATIOS_BEGIN, RATIOS_END = "<!-- ratios: written by `make bench` -->", "<!-- end of ratios -->"
 # test name -> what it is called in the table, and the key of extra_info that holds the figure; None: rounds of `batch` per second
 ROWS = {
@@ -16,6 +17,7 @@ ROWS = {
     "test_images": ("card images with all keys and check values, cards/s", None),
     "test_segment": ("one card's personalization segment, ms", "ms"),
     "test_end_to_end": ("end to end, four stations with virtual chips, everything on two cores, cards/s", "cards_per_second"),
+    "test_transitions_of_a_good_card": ("ledger: all transitions of one good card, CPU ms, so many cards at once", "cpu_ms_per_card"),
     "test_server_memory_with_a_large_job": ("server memory with a large job, peak MB", "peak_mb"),
 }
 
@@ -81,6 +83,45 @@ def rekey_sentence(found: dict[str, Any]) -> str:
     return text + "."
 
 
+def load_table(found: dict[str, Any]) -> str:
+    """The server under stations: the steady run, and the ramp until its limit."""
+    heading = "| stations | cards/s | challenge to segment p50 | p99 | server CPU a card | server memory |"
+    lines = [heading, "|---:|---:|---:|---:|---:|---:|"]
+    lines += [_load_row(window) for window in (*found["steady"]["windows"], *found["ramp"]["windows"])]
+    held, limit = found["ramp"]["held"], 1000 * found["ramp"]["p99_limit_s"]
+    ramp = "a p99 of {:.0f} ms was {}".format(
+        limit, f"held up to {held['cards_per_second']:.0f} cards/s ({held['stations']} stations)" if held else "never held"
+    )
+    generator = 1000 * found["steady"]["windows"][0]["generator_cpu_per_card_s"]
+    text = (
+        f"Server and stations together on {found['cores']} cores, {found['rate']:,.0f} cards an hour and station; first row: the steady "
+        f"run, below it the ramp: {ramp}. The stations themselves cost {generator:.1f} ms CPU a card. {_measured_on(found['context'])}"
+    )
+    return "\n".join([*lines, "", text])
+
+
+def _load_row(window: dict[str, Any]) -> str:
+    p50, p99 = (1000 * window["server_stream_s"][name] for name in ("p50", "p99"))
+    return (
+        f"| {window['stations']} | {window['cards_per_second']:.1f} | {p50:.1f} ms | {p99:.1f} ms "
+        f"| {1000 * window['server_cpu_per_card_s']:.2f} ms | {window['server_memory_bytes'] / 2**20:.0f} MiB |"
+    )
+
+
+def prediction_table(found: dict[str, Any]) -> str:
+    """Jobs predicted from the jobs before them, beside what they took."""
+    lines = ["| run | stations x readers | lines | predicted (nine of ten) | measured | error |", "|---|---:|---:|---:|---:|---:|"]
+    for run in found["runs"]:
+        spread = f"{run['predicted_s']:.1f} s ({run['early_s']:.1f} to {run['late_s']:.1f})"
+        shape = f"{run['stations']} x {run['readers']}"
+        lines.append(f"| {run['run']} | {shape} | {run['lines']} | {spread} | {run['measured_s']:.1f} s | {run['error']:+.1%} |")
+    return "\n".join([*lines, "", f"`capacity check`, each from the jobs before it alone. {_measured_on(found['context'])}"])
+
+
+def _measured_on(context: dict[str, str]) -> str:
+    return f"Measured on: {context['cpu']}, commit {context['commit']}."
+
+
 def between(text: str, begin: str, end: str, content: str) -> str:
     """The text with what stands between two marks replaced; ValueError where the marks are missing."""
     if begin not in text or end not in text:
@@ -90,7 +131,9 @@ def between(text: str, begin: str, end: str, content: str) -> str:
 
 
 def main() -> int:
-    """`FOLDER` holds latest.json of pytest-benchmark, ratios.json of bench.ratios and, if it was measured, rekey.json of bench.rekey."""
+    """`FOLDER` holds latest.json of pytest-benchmark, and the JSON of bench.ratios, bench.load, bench.predictions and, if it was measured,
+    bench.rekey, each under its name.
+    """
     folder = Path(sys.argv[1])
     readme = Path(__file__).parent.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
@@ -98,6 +141,8 @@ def main() -> int:
     try:
         text = between(text, BEGIN, END, table(json.loads((folder / "latest.json").read_text())))
         text = between(text, RATIOS_BEGIN, RATIOS_END, ratio_table(json.loads((folder / "ratios.json").read_text()), rekey))
+        load, predictions = (json.loads((folder / f"{name}.json").read_text()) for name in ("load", "predictions"))
+        text = between(text, LOAD_BEGIN, LOAD_END, load_table(load) + "\n\n" + prediction_table(predictions))
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 1

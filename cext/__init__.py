@@ -18,6 +18,7 @@ themselves.
                                                if asked; with kcv= also their check values
     tdes_pboc_wrapped(masters, factors, ...)   the same under a key-encryption key, ECB or CBC, and check values: no clear key as bytes
     scp02_wrap(enc, mac, chain, apdus, plain)  a segment of commands for n cards, secured             GPCS E.4.4, E.4.6
+                                               slab=True: each command behind its length[2]
     tdes_kcv(keys, method)                     check values: zero-block or one-block (n, 16) -> (n, 3), cmac -> (n, 5)
 
     sm4_cbc, aes_cbc(keys, plain, iv, out)     (n, length) -> (n, length), whole blocks          NIST SP 800-38A
@@ -28,7 +29,11 @@ themselves.
     sm4_pboc_wrapped(masters, factors, ...)    as tdes_pboc_wrapped
     aes_cmac_wrapped(masters, messages, kek)   AES-128 keys that are CMACs of messages, wrapped as in tdes_pboc_wrapped
     aes_kw(kek, keys, out)                     (n, len) -> (n, len + 8)                          RFC 3394
-    scp03_wrap(enc, mac, chain, apdus, plain)  a segment of commands for n cards, secured        GPCS Amendment D 6.2.4, 6.2.6
+    scp03_wrap(enc, mac, chain, apdus, plain)  the same, and in chains= each command's chaining value    GPCS Amendment D 6.2.4, 6.2.6
+
+    slab_split(slab, tail=b"")                 items of a slab of length[2] || item, each without the tail: bytes in, list of bytes out;
+                                               ValueError where lengths do not add up, LookupError where one has no such tail
+    slab_join(items)                           and back
 
     sbox_table(name)                           the compiled S-box circuit on every input, for self-tests
     kernel_level(), available_levels()         what runs, what could: `portable`, `avx2`, `avx512`; CITYCARD_CPU chooses (see `cpu`)
@@ -52,6 +57,8 @@ from cext._kernels import (
     sbox_table,
     scp02_wrap,
     scp03_wrap,
+    slab_join,
+    slab_split,
     sm4_cbc,
     sm4_cbc_mac,
     sm4_cmac,
@@ -84,6 +91,8 @@ __all__ = [
     "sbox_table",
     "scp02_wrap",
     "scp03_wrap",
+    "slab_join",
+    "slab_split",
     "sm4_cbc",
     "sm4_cbc_mac",
     "sm4_cmac",

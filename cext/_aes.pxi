@@ -53,7 +53,7 @@ def aes_kw(kek, keys, out=None):
     return result
 
 
-def scp03_wrap(enc_keys, mac_keys, chain, apdus, plain, out=None, chains=None):
+def scp03_wrap(enc_keys, mac_keys, chain, apdus, plain, out=None, chains=None, slab=False):
     cdef cc_segment segment
     cdef cnp.ndarray every
     cdef cnp.ndarray data = _messages(plain, "plain", 1)
@@ -61,9 +61,12 @@ def scp03_wrap(enc_keys, mac_keys, chain, apdus, plain, out=None, chains=None):
     cdef cnp.ndarray enc = _own_keys(enc_keys, "enc_keys", _AES_KEYS, data.shape[0])
     cdef cnp.ndarray mac = _own_keys(mac_keys, "mac_keys", (enc.shape[1],), data.shape[0])
     cdef cnp.ndarray chaining = _chaining(chain, 16, data.shape[0], (enc, mac, data, commands))
-    cdef cnp.ndarray result = _output(out, "out", data.shape[0], _secured_width(commands, 16), None, (data, enc, mac, chaining, commands))
+    cdef Py_ssize_t prefix = 2 if slab else 0
+    cdef cnp.ndarray result = _output(
+        out, "out", data.shape[0], _secured_width(commands, 16, prefix), None, (data, enc, mac, chaining, commands)
+    )
     cdef size_t n = data.shape[0]
-    _segment(&segment, enc, mac, chaining, commands, data, result)
+    _segment(&segment, enc, mac, chaining, commands, data, result, prefix)
     if chains is not None:
         every = _written(chains, "chains", n * commands.shape[0], 16)
         _disjoint(every, "chains", (data, enc, mac, chaining, commands, result))

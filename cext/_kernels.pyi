@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Literal, overload
 
 import numpy as np
@@ -42,6 +43,7 @@ def scp02_wrap(
     apdus: npt.NDArray[np.void],
     plain: ByteArray,
     out: ByteArray | None = None,
+    slab: bool = False,
 ) -> ByteArray: ...
 def tdes_kcv(keys: ByteArray, method: KcvMethod = "zero-block") -> ByteArray: ...
 def sm4_ecb(keys: ByteArray, blocks: ByteArray, out: ByteArray | None = None) -> ByteArray: ...
@@ -91,7 +93,10 @@ def scp03_wrap(
     plain: ByteArray,
     out: ByteArray | None = None,
     chains: ByteArray | None = None,
+    slab: bool = False,
 ) -> ByteArray: ...
+def slab_split(slab: bytes, tail: bytes = b"") -> list[bytes]: ...
+def slab_join(items: Iterable[bytes]) -> bytes: ...
 def sbox_table(
     name: Literal["des-1", "des-2", "des-3", "des-4", "des-5", "des-6", "des-7", "des-8", "aes", "sm4"],
 ) -> ByteArray: ...

@@ -53,6 +53,7 @@ cdef extern from "kernels.h" nogil:
         size_t plain_stride
         uint8_t *out
         size_t out_stride
+        size_t prefix
         uint8_t *chains
 
     ctypedef struct cc_tdes_kernels:
@@ -366,8 +367,8 @@ cdef cnp.ndarray _apdus(object value, Py_ssize_t plain_width):
     return array
 
 
-cdef Py_ssize_t _secured_width(cnp.ndarray apdus, Py_ssize_t block) except -1:
-    """Bytes of one row of secured commands; ValueError where one of them would not be a short APDU."""
+cdef Py_ssize_t _secured_width(cnp.ndarray apdus, Py_ssize_t block, Py_ssize_t prefix) except -1:
+    """Bytes of one row of secured commands, each behind a prefix; ValueError where one of them would not be a short APDU."""
     cdef const cc_apdu *apdu = <const cc_apdu *>_pointer(apdus)
     cdef Py_ssize_t width = 0, body
     for i in range(apdus.shape[0]):
@@ -376,7 +377,7 @@ cdef Py_ssize_t _secured_width(cnp.ndarray apdus, Py_ssize_t block) except -1:
             body += block - body % block
         if body + 8 > 255:
             raise ValueError(f"apdu {i} would have {body + 8} bytes of secured data, more than 255")
-        width += 5 + body + 8 + (apdu[i].le >= 0)
+        width += prefix + 5 + body + 8 + (apdu[i].le >= 0)
     return width
 
 
@@ -388,13 +389,15 @@ cdef cnp.ndarray _chaining(object chain, Py_ssize_t width, Py_ssize_t n, tuple o
 
 
 cdef void _segment(
-    cc_segment *segment, cnp.ndarray enc, cnp.ndarray mac, cnp.ndarray chain, cnp.ndarray apdus, cnp.ndarray plain, cnp.ndarray out
+    cc_segment *segment, cnp.ndarray enc, cnp.ndarray mac, cnp.ndarray chain, cnp.ndarray apdus, cnp.ndarray plain, cnp.ndarray out,
+    Py_ssize_t prefix,
 ) noexcept:
     segment.enc_keys, segment.mac_keys, segment.key_len = _pointer(enc), _pointer(mac), enc.shape[1]
     segment.chain = _writable(chain)
     segment.apdus, segment.commands = <const cc_apdu *>_pointer(apdus), apdus.shape[0]
     segment.plain, segment.plain_stride = _pointer(plain), plain.shape[1]
     segment.out, segment.out_stride = _writable(out), out.shape[1]
+    segment.prefix = prefix
     segment.chains = NULL
 
 
@@ -402,3 +405,4 @@ include "_tdes.pxi"
 include "_modes.pxi"
 include "_sm4.pxi"
 include "_aes.pxi"
+include "_slab.pxi"

@@ -100,16 +100,19 @@ def tdes_pboc_wrapped(masters, factors, parity, kek, *, mode="ecb", iv=None, kcv
     return result, checks
 
 
-def scp02_wrap(enc_keys, mac_keys, chain, apdus, plain, out=None):
+def scp02_wrap(enc_keys, mac_keys, chain, apdus, plain, out=None, slab=False):
     cdef cc_segment segment
     cdef cnp.ndarray data = _messages(plain, "plain", 1)
     cdef cnp.ndarray commands = _apdus(apdus, data.shape[1])
     cdef cnp.ndarray enc = _own_keys(enc_keys, "enc_keys", (16,), data.shape[0])
     cdef cnp.ndarray mac = _own_keys(mac_keys, "mac_keys", (16,), data.shape[0])
     cdef cnp.ndarray chaining = _chaining(chain, 8, data.shape[0], (enc, mac, data, commands))
-    cdef cnp.ndarray result = _output(out, "out", data.shape[0], _secured_width(commands, 8), None, (data, enc, mac, chaining, commands))
+    cdef Py_ssize_t prefix = 2 if slab else 0
+    cdef cnp.ndarray result = _output(
+        out, "out", data.shape[0], _secured_width(commands, 8, prefix), None, (data, enc, mac, chaining, commands)
+    )
     cdef size_t n = data.shape[0]
-    _segment(&segment, enc, mac, chaining, commands, data, result)
+    _segment(&segment, enc, mac, chaining, commands, data, result, prefix)
     with nogil:
         tdes.scp02_wrap(&segment, n)
     return result

@@ -70,7 +70,11 @@ OWN_FRAME void scp03_wrap_in_frame(const cc_segment *segment, size_t n)
         batch_double(&subkeys[1]);
         batch_load(&chain, segment->chain + 16 * done, 16, count);
         for (size_t at = 0; at < segment->commands; at++) {
-            target += wrap_apdu(&enc, &mac, subkeys, &chain, segment->apdus + at, plain, segment->plain_stride, target, width, count);
+            const size_t len = wrap_apdu(&enc, &mac, subkeys, &chain, segment->apdus + at, plain, segment->plain_stride,
+                                         target + segment->prefix, width, count);
+            if (segment->prefix)
+                cc_put_lengths(target, width, len, count);
+            target += segment->prefix + len;
             if (segment->chains)
                 batch_store(&chain, segment->chains + 16 * (segment->commands * done + at), 16 * segment->commands, count);
         }

@@ -52,8 +52,18 @@ typedef struct {
     size_t plain_stride;
     uint8_t *out;
     size_t out_stride;
+    size_t prefix;   /* 2: before each command goes its length[2], as in a slab; 0: nothing does */
     uint8_t *chains; /* NULL, or where the chaining value after each command goes: n x commands x 16 bytes (SCP03 only) */
 } cc_segment;
+
+/* The length[2] of a command before it, in each of `count` rows. */
+static inline void cc_put_lengths(uint8_t *target, size_t width, size_t len, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        target[width * i] = (uint8_t)(len >> 8);
+        target[width * i + 1] = (uint8_t)len;
+    }
+}
 
 /* ISO/IEC 18033-3 TDEA, keying option 2 (K1, K2, K1): E_KL D_KR E_KL per 8-byte block. */
 typedef struct {

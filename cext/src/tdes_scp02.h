@@ -104,8 +104,12 @@ static void tdes_scp02_wrap(const cc_segment *segment, size_t n)
         tdes_key_load(&work.enc, segment->enc_keys + 16 * done, 16, count);
         tdes_key_load(&work.mac, segment->mac_keys + 16 * done, 16, count);
         load_result(work.chain, segment->chain + 8 * done, 8, count);
-        for (size_t i = 0; i < segment->commands; i++)
-            out += wrap_command(&work, &cards, segment->apdus + i, i == 0, out);
+        for (size_t i = 0; i < segment->commands; i++) {
+            const size_t len = wrap_command(&work, &cards, segment->apdus + i, i == 0, out + segment->prefix);
+            if (segment->prefix)
+                cc_put_lengths(out, cards.out_stride, len, count);
+            out += segment->prefix + len;
+        }
         store_result(work.chain, segment->chain + 8 * done, 8, count);
     }
     finish(&work, sizeof work);

@@ -20,6 +20,8 @@ _BINS: Final = 12
 _Z: Final = 1.645
 # a regular line scatters less than chance would; it is never believed to scatter less than this share of chance
 _FLOOR: Final = 0.1
+# the last card of a line that works in bursts may come at any time: a range of more than a factor of twelve each way says no more
+_WIDEST: Final = 1.5
 # no card for so many mean gaps: the line stands, and the standing counts
 _STALL: Final = 10.0
 
@@ -81,7 +83,7 @@ def finishes(pace: Pace, jobs: Mapping[str, Waiting], *, remake_share: float = 0
     found = {}
     for name, seconds in middle.items():
         cards = max(1, jobs[name].cards)
-        spread = math.sqrt(pace.error**2 + pace.dispersion / cards * (1.0 + remake_share))
+        spread = min(_WIDEST, math.sqrt(pace.error**2 + pace.dispersion / cards * (1.0 + remake_share)))
         found[name] = Finish(seconds, seconds * math.exp(-_Z * spread), seconds * math.exp(_Z * spread))
     return found
 

@@ -248,6 +248,7 @@ def summary(scenario: Scenario) -> list[tuple[str, str]]:
 
 def _warnings(base: Run, profile: CapacityProfile | None, here: Machine, calendar: Calendar, last: date) -> list[str]:
     said = [] if profile is None else profile.warnings(here)
+    said += dict.fromkeys(base.inputs.warnings)
     said += calendar.warnings(base.scenario.start, last)
     late = int((~np.isfinite(base.course.finish)).sum())
     if late:

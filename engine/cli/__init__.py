@@ -8,6 +8,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 # its newer listener hands every message through more threads than the older one: a third more of the server's time for a station's messages
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
+# numpy's linear algebra is used nowhere here, and would start a thread for each core
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 try:
     import cext  # noqa: F401 - everything below needs it, and here its refusal can still become one line
 except ImportError as error:

@@ -7,6 +7,7 @@ a good card is scrap: it waits for its destruction under two names, and the line
 from __future__ import annotations
 
 import unicodedata
+from typing import Final
 
 from sqlalchemy import bindparam, delete, exists, literal, select, update
 
@@ -17,6 +18,9 @@ from engine.ledger.prepared import Prepared
 from engine.ledger.states import BEFORE_INTENT, ENDED, JOB_ENDED, ON_CHIP, UNSEEN, AttemptState, Bin, JobState, LineState, ScrapReason
 from engine.ledger.tx import Tx
 from keys.errors import Denied, InvalidInput, Precondition
+
+# why an attempt was released whose head found its feeder empty
+NO_BLANK: Final = "no-blank"
 
 _BEFORE_INTENT = (AttemptState.RESERVED, AttemptState.PRESENTED)
 _MADE = (
@@ -201,7 +205,9 @@ def stacked(tx: Tx, token: int, bin_name: Bin | str) -> Attempt:
         raise wrong_state(attempt, *UNSEEN)
     was = attempt.state
     becomes = AttemptState.STACKED if was in UNSEEN and seen is Bin.GOOD else was
-    attempt = change(tx, attempt, state=becomes, bin=seen.value, piece=True, stacked_us=tx.now_us)
+    # a head that found its feeder empty ends its lease as any other does, but nothing fell
+    fell = attempt.piece or not (was is AttemptState.RELEASED and attempt.reason == NO_BLANK)
+    attempt = change(tx, attempt, state=becomes, bin=seen.value, piece=fell, stacked_us=tx.now_us)
     tx.audit("piece.stacked", str(attempt.attempt_id), bin=seen.value, state=was.value, chip=attempt.chip_id)
     if becomes is AttemptState.STACKED:
         if was is AttemptState.HELD:

@@ -40,29 +40,29 @@ class Attempt(msgspec.Struct, frozen=True):
     epoch: int
     lease_boot_us: int
     host_challenge: bytes
-    chip_id: str | None
-    atr: bytes | None
-    cplc: bytes | None
-    initialize_update_response: bytes | None
-    kvn: int | None
-    profile_hash: str | None
-    image_digest: bytes | None
-    psn: int | None
-    max_chip_us: int | None
-    deadline_boot_us: int | None
-    proofs: dict[str, Any] | None
-    reason: str | None
-    detail: str | None
-    piece: bool
-    bin: str | None
     reserved_us: int
-    presented_us: int | None
-    intent_us: int | None
-    good_us: int | None
-    ended_us: int | None
-    stacked_us: int | None
-    destroyed_us: int | None
-    destroyed_by: list[str] | None
+    chip_id: str | None = None
+    atr: bytes | None = None
+    cplc: bytes | None = None
+    initialize_update_response: bytes | None = None
+    kvn: int | None = None
+    profile_hash: str | None = None
+    image_digest: bytes | None = None
+    psn: int | None = None
+    max_chip_us: int | None = None
+    deadline_boot_us: int | None = None
+    proofs: dict[str, Any] | None = None
+    reason: str | None = None
+    detail: str | None = None
+    piece: bool = False
+    bin: str | None = None
+    presented_us: int | None = None
+    intent_us: int | None = None
+    good_us: int | None = None
+    ended_us: int | None = None
+    stacked_us: int | None = None
+    destroyed_us: int | None = None
+    destroyed_by: list[str] | None = None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What `repr` shows: all but the secure channel's facts."""

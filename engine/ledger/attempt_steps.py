@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import bindparam, exists, func, insert, select
 
 from engine.ledger import schema
 from engine.ledger.attempt_ends import set_line
-from engine.ledger.attempt_rows import SALT_BITS, Attempt, by_id, change, require
+from engine.ledger.attempt_rows import SALT_BITS, Attempt, change, require, token_of
 from engine.ledger.chips import sight
 from engine.ledger.job_rows import unknown_job
 from engine.ledger.prepared import Prepared
@@ -72,6 +72,7 @@ _issue = Prepared(
     "job_no",
     "line_no",
 )
+_TO_GOOD: Final = (AttemptState.ENCODED, AttemptState.VERIFIED, AttemptState.PRINTED, AttemptState.GOOD)
 
 
 def reserve(tx: Tx, job_id: str, line_no: int, station_id: str, lease_us: int, host_challenge: bytes) -> Attempt:
@@ -106,7 +107,20 @@ def reserve(tx: Tx, job_id: str, line_no: int, station_id: str, lease_us: int, h
         tx.now_us,
     )
     ((attempt_id,),) = _insert.all(tx.db, *row)
-    attempt = by_id(tx, attempt_id)
+    attempt = Attempt(
+        attempt_id=attempt_id,
+        token=token_of(attempt_id, salt),
+        job_no=job_no,
+        job_id=job_id,
+        line_no=line_no,
+        attempt_no=last_attempt_no + 1,
+        station_id=station_id,
+        state=AttemptState.RESERVED,
+        epoch=tx.epoch,
+        lease_boot_us=tx.boottime_us + lease_us,
+        host_challenge=host_challenge,
+        reserved_us=tx.now_us,
+    )
     set_line(tx, attempt, LineState.HELD)
     tx.audit("attempt.reserved", str(attempt.attempt_id), job=job_id, line=line_no, attempt_no=attempt.attempt_no, station=station_id)
     return attempt
@@ -123,21 +137,33 @@ def present(tx: Tx, token: int, *, chip_id: str, atr: bytes, cplc: bytes, initia
     `chip_id` is its KDD in upper-case hex. Raises Precondition STALE_TOKEN | WRONG_STATE | LEASE_EXPIRED, Conflict CHIP_DIFFERS |
     CHIP_QUARANTINED, InvalidInput CHIP_ID.
     """
+    seen = _seen(tx, token, chip_id, atr, cplc)
+    return _presented(tx, change(tx, seen, **_facts_of_chip(tx, chip_id, atr, cplc, initialize_update_response)))
+
+
+def _seen(tx: Tx, token: int, chip_id: str, atr: bytes, cplc: bytes) -> Attempt:
+    """The RESERVED attempt that a proven chip was presented for."""
     attempt = require(tx, token, AttemptState.RESERVED)
     _require_lease(tx, attempt)
     sight(tx, chip_id, atr, cplc)
-    attempt = change(
-        tx,
-        attempt,
-        state=AttemptState.PRESENTED,
-        chip_id=chip_id,
-        atr=atr,
-        cplc=cplc,
-        initialize_update_response=initialize_update_response,
-        piece=True,
-        presented_us=tx.now_us,
-    )
-    tx.audit("attempt.presented", str(attempt.attempt_id), chip=chip_id, station=attempt.station_id)
+    return attempt
+
+
+def _facts_of_chip(tx: Tx, chip_id: str, atr: bytes, cplc: bytes, initialize_update_response: bytes) -> dict[str, Any]:
+    """What PRESENTED adds to an attempt."""
+    return {
+        "state": AttemptState.PRESENTED,
+        "chip_id": chip_id,
+        "atr": atr,
+        "cplc": cplc,
+        "initialize_update_response": initialize_update_response,
+        "piece": True,
+        "presented_us": tx.now_us,
+    }
+
+
+def _presented(tx: Tx, attempt: Attempt) -> Attempt:
+    tx.audit("attempt.presented", str(attempt.attempt_id), chip=attempt.chip_id, station=attempt.station_id)
     return attempt
 
 
@@ -171,22 +197,30 @@ def intent(
     serials: Mapping[str, int],
     psn: int | None,
     max_chip_us: int,
+    presented: tuple[bytes, bytes] | None = None,
 ) -> Attempt:
     """PRESENTED to INTENT, to be durable before the first state-changing byte leaves the engine; burns the chip and the serials.
 
-    `max_chip_us` is the profile's max_chip_time: past it the attempt is torn. `psn` is None where no finance key is made.
+    `max_chip_us` is the profile's max_chip_time: past it the attempt is torn. `psn` is None where no finance key is made. With
+    `presented`, the chip's ATR and CPLC, it is RESERVED to INTENT: `present` and this in one, with both leaves and the errors of both.
     Raises Precondition STALE_TOKEN | WRONG_STATE | LEASE_EXPIRED | JOB_STATE | INTENT_DIFFERS, Conflict CHIP_USED | SERIAL_USED |
     PSN_USED, NotFound POOL_UNKNOWN, InvalidInput SERIAL_RANGE | MAX_CHIP_TIME.
     """
     if max_chip_us <= 0:
         raise InvalidInput("MAX_CHIP_TIME", "max_chip_time must be positive")
-    attempt = require(tx, token, AttemptState.PRESENTED)
-    _require_lease(tx, attempt)
+    facts: dict[str, Any] = {}
+    if presented is None:
+        attempt = require(tx, token, AttemptState.PRESENTED)
+        _require_lease(tx, attempt)
+        shown = attempt.chip_id, attempt.initialize_update_response
+    else:
+        attempt = _seen(tx, token, chip_id, *presented)
+        shown = chip_id, initialize_update_response
+        facts = _facts_of_chip(tx, chip_id, *presented, initialize_update_response)
     ((job_state, job_profile_hash, remake_waits),) = _for_intent.all(tx.db, attempt.job_no)
     if job_state != JobState.RUNNING:
         raise Precondition("JOB_STATE", f"job {attempt.job_id} is {job_state}: no card is begun")
-    presented = (attempt.chip_id, attempt.host_challenge, attempt.initialize_update_response, job_profile_hash)
-    if presented != (chip_id, host_challenge, initialize_update_response, profile_hash):
+    if (*shown, attempt.host_challenge, job_profile_hash) != (chip_id, initialize_update_response, host_challenge, profile_hash):
         raise Precondition(
             "INTENT_DIFFERS",
             f"attempt {attempt.attempt_id}: chip, challenge, INITIALIZE UPDATE response or profile are not the leased ones",
@@ -196,20 +230,21 @@ def intent(
         if used:
             raise Conflict("PSN_USED", f"PSN {psn:02d} of line {attempt.line_no} is already on another piece: its finance key would repeat")
     try:
-        attempt = change(
-            tx,
-            attempt,
-            state=AttemptState.INTENT,
-            kvn=kvn,
-            profile_hash=profile_hash,
-            image_digest=image_digest,
-            psn=psn,
-            max_chip_us=max_chip_us,
-            deadline_boot_us=tx.boottime_us + max_chip_us,
-            intent_us=tx.now_us,
-        )
+        facts |= {
+            "state": AttemptState.INTENT,
+            "kvn": kvn,
+            "profile_hash": profile_hash,
+            "image_digest": image_digest,
+            "psn": psn,
+            "max_chip_us": max_chip_us,
+            "deadline_boot_us": tx.boottime_us + max_chip_us,
+            "intent_us": tx.now_us,
+        }
+        attempt = change(tx, attempt, **facts)
     except sqlite3.IntegrityError:
         raise Conflict("CHIP_USED", f"chip {chip_id} was begun before: it cannot become another card") from None
+    if presented is not None:
+        _presented(tx, attempt)
     record_serials(tx, attempt.attempt_id, serials)
     tx.audit(
         "attempt.intent",
@@ -251,10 +286,25 @@ def printed(tx: Tx, token: int) -> Attempt:
 
 def good(tx: Tx, token: int) -> Attempt:
     """PRINTED to GOOD: the station may eject to the good bin once this is durable. The line is done, its holder has a card."""
-    attempt = _step(tx, token, AttemptState.PRINTED, AttemptState.GOOD, good_us=tx.now_us)
-    set_line(tx, attempt, LineState.GOOD)
-    _issue.run(tx.db, attempt.job_no, attempt.line_no)
-    return attempt
+    return _good(tx, require(tx, token, AttemptState.PRINTED))
+
+
+def finish(tx: Tx, token: int, proofs: Mapping[str, Any] | None = None) -> Attempt:
+    """What is left of the way to GOOD, in one statement, with a leaf for every step: from VERIFIED or PRINTED; from ENCODED with
+    `proofs` as `verified` wants them, where nothing is printed.
+    """
+    if proofs is None:
+        return _good(tx, require(tx, token, AttemptState.VERIFIED, AttemptState.PRINTED))
+    return _good(tx, require(tx, token, AttemptState.ENCODED), proofs=dict(proofs))
+
+
+def _good(tx: Tx, attempt: Attempt, **values: Any) -> Attempt:  # noqa: ANN401 - column values
+    made = change(tx, attempt, state=AttemptState.GOOD, good_us=tx.now_us, **values)
+    for state in _TO_GOOD[_TO_GOOD.index(attempt.state) + 1 :]:
+        tx.audit(f"attempt.{state.value.lower()}", str(made.attempt_id), chip=made.chip_id)
+    set_line(tx, made, LineState.GOOD)
+    _issue.run(tx.db, made.job_no, made.line_no)
+    return made
 
 
 def held(tx: Tx, token: int) -> Attempt:

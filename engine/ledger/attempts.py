@@ -23,7 +23,7 @@ from engine.ledger.attempt_rows import (
     open_attempts,
     serials_of,
 )
-from engine.ledger.attempt_steps import encoded, good, held, intent, present, printed, psn_for, reserve, verified
+from engine.ledger.attempt_steps import encoded, finish, good, held, intent, present, printed, psn_for, reserve, verified
 from engine.ledger.chips import QUARANTINE_AFTER, Sighting, Verdict, chip_seen, chip_tries, cryptogram_failed
 from engine.ledger.states import AttemptState, Bin, ScrapReason
 
@@ -46,6 +46,7 @@ __all__ = [
     "destroyed",
     "encoded",
     "expire_leases",
+    "finish",
     "good",
     "held",
     "in_states",

@@ -105,11 +105,16 @@ class Ledger:
         return self.transact(function).result()
 
     async def write(self, function: Callable[[Tx], T], *, patience_s: float = 0.0) -> T:
-        """`transact`, for asyncio. A cancelled waiter does not undo what has already begun.
-
-        A write that is in no hurry may wait up to `patience_s` seconds for others to share its commit, and so its fsync.
-        """
+        """`submit`, and waits. A cancelled waiter does not undo what has already begun."""
         return await self._writer.submit_from_loop(function, patience_s)
+
+    def submit(self, function: Callable[[Tx], T], *, patience_s: float = 0.0) -> asyncio.Future[T]:
+        """`transact`, for asyncio: the running loop's own future.
+
+        A write that is in no hurry may wait up to `patience_s` seconds for others to share its commit, and so its fsync. Writes become
+        durable in the order in which they were queued, whatever their patience.
+        """
+        return self._writer.submit_from_loop(function, patience_s)
 
     def read(self, function: Callable[[Connection], T]) -> T:
         """Runs a function on a reader's snapshot, in the calling thread. It sees every acknowledged write."""

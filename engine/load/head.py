@@ -119,11 +119,10 @@ class Head:
         self.token = lease.token
         self._waited = 0.0
         self.tally.leased += 1
-        chip = None if self.stopping else self._feeder.take()
+        chip = self._feeder.take()
         if chip is None:
-            why = "the run is over" if self.stopping else "the feeder is empty"
             self._sent_at = now
-            self._send(pb.ConnectRequest(not_presented=pb.NotPresented(token=lease.token, reason="no-blank", detail=why)))
+            self._send(pb.ConnectRequest(not_presented=pb.NotPresented(token=lease.token, reason="no-blank", detail="the feeder is empty")))
             return
         self._chip = chip
         if self._times.spread:
@@ -135,6 +134,7 @@ class Head:
         atr = chip.power_on()
         answers = chip.play(lease.commands)
         apdu_us = self._chip_times(lease.commands, answers)
+        feed_s = max(0.0, self._due - now)
         torn = self._fail > 0.0 and self._rng.random() < self._fail
         self._dies_at = self._rng.randrange(self.moved + 1, self._times.card_bytes) if torn else 0
         presented = pb.Presented(
@@ -143,9 +143,10 @@ class Head:
             cplc=answers[_CPLC][:-2],
             initialize_update_response=answers[-1][:-2],
             apdu_us=apdu_us,
+            feed_us=int(feed_s * 1e6),
             reader=self._reader,
         )
-        self._later(now + sum(apdu_us) / 1e6, pb.ConnectRequest(presented=presented))
+        self._later(now + feed_s + sum(apdu_us) / 1e6, pb.ConnectRequest(presented=presented))
 
     def segment(self, segment: pb.Segment) -> None:
         """The chip plays a segment; one that is to be torn dies in the midst of it."""
@@ -175,21 +176,19 @@ class Head:
         self._later(now + seconds, pb.ConnectRequest(printed=pb.Printed(token=self.token, ok=True, print_us=int(seconds * 1e6))))
 
     def eject(self, bin_name: str) -> None:
-        """The piece falls, and the next card is asked for: at once, or when its time has come."""
+        """The piece falls, and the next card is asked for; its blank is fed when its time has come."""
         now = self._got()
         if self._chip is not None:
             self._feeder.drop(bin_name)
             self._count(bin_name)
-        self._send(pb.ConnectRequest(stacked=pb.Stacked(token=self.token, bin=bin_name, waited_us=int(self._waited * 1e6))))
-        self.token = 0
-        self._chip = None
         self.on_end(bin_name)
         pace = self._times.pace_s
         self._due = now if pace is None else max(now, self._due + pace)
-        if self._due <= now:
-            self._ask()
-        else:
-            self._loop.call_at(self._due, self._ask)
+        self.asked = not self.stopping
+        stacked = pb.Stacked(token=self.token, bin=bin_name, waited_us=int(self._waited * 1e6), credit=int(self.asked))
+        self._send(pb.ConnectRequest(stacked=stacked))
+        self.token = 0
+        self._chip = None
 
     def _count(self, bin_name: str) -> None:
         tally = self.tally

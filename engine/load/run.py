@@ -32,6 +32,8 @@ Say = Callable[[str], None]
 MOST_PER_SECOND: Final = 400.0
 INSTANT_SHARE: Final = 0.1
 REHEARSAL_S: Final = 30.0
+# So long without work at any head: there is none.
+STARVED_S: Final = 2.0
 # After the last line: how long cards in hand may take beyond their own cycle.
 SETTLE_S: Final = 60.0
 _NOT_STEADY: Final = "the lines were gone before every station had made its first card: start and end are in the figures"
@@ -43,8 +45,9 @@ FEW: Final = 200
 async def drive(address: str, settings: Settings, say: Say = lambda _: None) -> LoadResult:
     """Runs the load. `say` is told in words what happens.
 
-    Raises InvalidInput LOAD_INVALID, Denied PRODUCTION_KEYS, Corrupt RECORDING_DIFFERS, Unavailable (STREAM_ENDED, NOTHING_MADE,
-    LINES_OVER), Precondition NO_LINES, and grpc.aio.AioRpcError as the server's refusals.
+    Raises InvalidInput LOAD_INVALID, NotFound PROFILE_UNKNOWN, Denied PRODUCTION_KEYS, Unavailable (NO_KEYS, NOTHING_MADE, SERVER_GONE,
+    STREAM_ENDED), Precondition NO_LINES, Corrupt (RECORDING_DIFFERS, COMMAND_MAC), Unsupported (LEVEL_NOT_RECORDED, NOT_RECORDED), and
+    grpc.aio.AioRpcError for what the server refuses.
     """
     async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 8 << 20)]) as channel:
         return await _Run(address, channel, settings.checked(), say).make()
@@ -78,7 +81,9 @@ class _Run:
         self._numbers = secrets.randbits(31) << 32
         self._stations = [self._station(at) for at in range(settings.stations)]
         self._jobs: list[str] = []
+        self._entering: list[asyncio.Task[None]] = []
         self._lines = 0
+        self._busy_at = math.inf
         self._times = Times()
 
     def _station(self, at: int) -> Station:
@@ -86,7 +91,9 @@ class _Run:
         each = self._blanks_each(lines_for(settings))
         magazine = Magazine(self._recording, self._lot, self._numbers + at * each, each)
         profile = self._recording.loaded.profile
-        return Station(f"{settings.name}-{at + 1}", magazine, settings.readers, profile.chip.chip_type, profile.name)
+        return Station(
+            f"{settings.name}-{at + 1}", magazine, settings.readers, profile.chip.chip_type, profile.name, prints=settings.print_s > 0
+        )
 
     def _blanks_each(self, lines: int) -> int:
         """Blanks for each feeder: stations pull, so one may draw more than its share, and torn cards take a blank each."""
@@ -112,6 +119,9 @@ class _Run:
             await self._settle()
         finally:
             gauging.cancel()
+            for task in self._entering:
+                task.cancel()
+            await asyncio.gather(*self._entering, return_exceptions=True)
             await asyncio.gather(*(station.close() for station in self._stations))
         books = await self._close_books()
         return LoadResult(
@@ -189,6 +199,9 @@ class _Run:
             failure = all_failures(self._stations)
             if failure is not None:
                 raise failure
+            for task in self._entering:
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(_POLL_S)
@@ -203,11 +216,8 @@ class _Run:
         new = [s for at, s in enumerate(fresh) if not s.connected or (at == 0 and s.heads[0].stopping)]
         for station in new:
             station.equip(self._times, self._tally, seed=settings.seed, fail=settings.fail)
-        await asyncio.gather(*(station.connect(self._address) for station in new if not station.connected))
-        heads = [head for station in new for head in station.heads]
         reading, began = await self._start()
-        for at, head in enumerate(heads):
-            head.begin(settings.cycle_s * at / len(heads))
+        self._entering = [asyncio.create_task(self._enter(station, at, len(new))) for at, station in enumerate(new)]
         # heads begin spread over one cycle, and the first cycle of the last is over after two
         if await self._until(self._lines_over, 2 * settings.cycle_s or 0.5):
             await self._work_off()
@@ -215,9 +225,18 @@ class _Run:
         doubts = []
         reading, began = await self._start()
         over = await self._until(self._lines_over, settings.duration_s or math.inf)
-        if over and settings.duration_s is not None:
-            doubts.append("the lines ran out before the time was over")
+        if over and (settings.duration_s is not None or self._starved()):
+            doubts.append("the stations ran out of work: the time without any is left out")
         return await self._measured(step, began, reading, doubts)
+
+    async def _enter(self, station: Station, at: int, of: int) -> None:
+        """Station `at` of `of` comes when its first head has something to do: one that is there without asking would pass for idle."""
+        step = self._settings.cycle_s / of
+        await asyncio.sleep(step * at)
+        if not station.connected:
+            await station.connect(self._address)
+        for number, head in enumerate(station.heads):
+            head.begin(step * number / len(station.heads))
 
     async def _start(self) -> tuple[Reading, float]:
         """A window begins: the server's metrics now, and when that was."""
@@ -226,8 +245,18 @@ class _Run:
         return reading, time.monotonic()
 
     def _lines_over(self) -> bool:
-        """Whether every line is made or in a head, or no line is to be had."""
-        return self._made() + sum(head.token != 0 for station in self._stations for head in station.heads) >= self._lines
+        """Whether every line is made or in a head, or all heads have long been asking in vain: another run's stations may make lines of
+        this one, and a server may have stopped.
+        """
+        heads = [head for station in self._stations if station.connected for head in station.heads]
+        busy = sum(not head.idle for head in heads)
+        now = time.monotonic()
+        if busy or not heads or not all(head.asked for head in heads):
+            self._busy_at = now
+        return self._made() + busy >= self._lines or self._starved()
+
+    def _starved(self) -> bool:
+        return time.monotonic() - self._busy_at > STARVED_S
 
     def _made(self) -> int:
         return sum(station.magazine.good for station in self._stations)
@@ -246,7 +275,7 @@ class _Run:
 
     async def _measured(self, step: int, began: float, reading: Reading, doubts: list[str]) -> Window:
         settings = self._settings
-        seconds = time.monotonic() - began
+        seconds = (self._busy_at if self._starved() else time.monotonic()) - began
         tally, gauge = self._tally, self._gauge
         cpu, core, lag, own = gauge.cpu_s(), gauge.core_share(), gauge.lag(), gauge.doubts()
         good, streams, answers = tally.good, list(tally.streams), spread(tally.answers)

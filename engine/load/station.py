@@ -76,7 +76,7 @@ class Magazine:
 class Station:
     """Runs until `close`; the first error of the stream or of a chip ends it and is its `failure`."""
 
-    def __init__(self, name: str, magazine: Magazine, readers: int, chip_type: str, profile: str) -> None:
+    def __init__(self, name: str, magazine: Magazine, readers: int, chip_type: str, profile: str, *, prints: bool) -> None:
         self.name = name
         self.magazine = magazine
         self.readers = readers
@@ -85,7 +85,13 @@ class Station:
         self.stopped = ""
         self._failure: CitycardError | None = None
         self._hello = pb.Hello(
-            station_id=name, chip_types=[chip_type], heads=readers, software=SOFTWARE, transport="recorded", profiles=[profile]
+            station_id=name,
+            chip_types=[chip_type],
+            heads=readers,
+            software=SOFTWARE,
+            transport="recorded",
+            profiles=[profile],
+            no_printer=not prints,
         )
         self._outbox: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None

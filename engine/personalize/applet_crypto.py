@@ -5,33 +5,28 @@ Keys are 16-byte buffers that the caller owns; nothing here keeps one. All value
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
-from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm
-from cryptography.hazmat.primitives.ciphers.algorithms import AES, SM4
-from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
+import numpy as np
+import numpy.typing as npt
 
+import cext
 from engine.profiles.model import Algorithm
 
+ByteArray = npt.NDArray[np.uint8]
 Buffer: TypeAlias = bytes | bytearray | memoryview
-# The library takes any buffer; its type hints say bytes only.
-_des3, _sm4, _aes = (cast("Callable[[Buffer], CipherAlgorithm]", algorithm) for algorithm in (TripleDES, SM4, AES))
 BLOCK: Final = {"3des": 8, "sm4": 16, "aes": 16}
+_ECB: Final = {"3des": cext.tdes_ecb, "sm4": cext.sm4_ecb, "aes": cext.aes_ecb}
 
 
-def _cipher(algorithm: Algorithm, key: Buffer) -> CipherAlgorithm:
-    if algorithm == "3des":
-        # K || K[:8]: the two-key form, which the library wants written out (KL, KR, KL)
-        return _des3(bytearray(key) + bytearray(key[:8]))
-    return _sm4(key) if algorithm == "sm4" else _aes(key)
-
-
-def ecb(algorithm: Algorithm, key: Buffer, blocks: bytes) -> bytes:
+def ecb(algorithm: Algorithm, key: Buffer, blocks: Buffer) -> bytes:
     """Blocks encrypted one by one."""
-    encryptor = Cipher(_cipher(algorithm, key), ECB()).encryptor()  # noqa: S305 - the protocols are defined on single blocks
-    return encryptor.update(blocks) + encryptor.finalize()
+    return ecb_each(algorithm, np.frombuffer(key, np.uint8), blocks)
+
+
+def ecb_each(algorithm: Algorithm, keys: ByteArray, blocks: Buffer) -> bytes:
+    """Blocks encrypted one by one, under one key (16,) or each under its own (n, 16), in one call."""
+    return _ECB[algorithm](keys, np.frombuffer(blocks, np.uint8).reshape(-1, BLOCK[algorithm])).tobytes()
 
 
 def pad80(message: bytes, block: int) -> bytes:
@@ -39,26 +34,27 @@ def pad80(message: bytes, block: int) -> bytes:
     return message + b"\x80" + bytes(-(len(message) + 1) % block)
 
 
-def _cbc_last(cipher: CipherAlgorithm, message: bytes, block: int) -> bytes:
-    encryptor = Cipher(cipher, CBC(bytes(block))).encryptor()
-    return (encryptor.update(message) + encryptor.finalize())[-block:]
-
-
 def des_cbc_mac(key8: Buffer, message: bytes) -> bytes:
-    """Single-DES CBC-MAC over pad80, zero IV: 8 bytes. DES is 3DES with one key three times."""
-    return _cbc_last(_des3(bytearray(key8) * 3), pad80(message, 8), 8)
+    """Single-DES CBC-MAC over pad80, zero IV: 8 bytes. It is the retail MAC of a key with both halves alike."""
+    doubled = bytearray(key8) * 2
+    try:
+        return retail_mac(doubled, message)
+    finally:
+        doubled[:] = bytes(len(doubled))
 
 
 def sm4_cbc_mac(key: Buffer, message: bytes) -> bytes:
     """SM4 CBC-MAC over pad80, zero IV: 16 bytes."""
-    return _cbc_last(_sm4(key), pad80(message, 16), 16)
+    return cext.sm4_cbc_mac(np.frombuffer(key, np.uint8), _row(pad80(message, 16))).tobytes()
 
 
 def retail_mac(key: Buffer, message: bytes) -> bytes:
     """ISO 9797-1 MAC algorithm 3 over pad80, zero IV: 8 bytes."""
-    padded = pad80(message, 8)
-    chain = _cbc_last(_des3(bytearray(key[:8]) * 3), padded[:-8], 8) if len(padded) > 8 else bytes(8)
-    return ecb("3des", key, bytes(a ^ b for a, b in zip(chain, padded[-8:], strict=True)))
+    return cext.tdes_retail_mac(np.frombuffer(key, np.uint8), _row(pad80(message, 8))).tobytes()
+
+
+def _row(message: bytes) -> ByteArray:
+    return np.frombuffer(message, np.uint8).reshape(1, -1)
 
 
 def invert(message: bytes) -> bytes:

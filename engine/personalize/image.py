@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.personalize.columns import Bytes2D, Column, as_matrix, text_columns, write_texts
+from engine.personalize.columns import Bytes2D, Column, as_matrix, text_columns, write_text, write_texts
 from engine.profiles.compile import CardKey, CompiledProfile
 from engine.profiles.plan import Run
 from keys.custody import Custody
@@ -34,7 +34,10 @@ def card_factors(key: CardKey, columns: Mapping[str, Column]) -> Bytes2D:
     if kind == "chip-serial":
         return as_matrix(_column(columns, "chip_serial"))
     if kind == "serial":
-        digits = as_matrix(_column(columns, f"{name}_serial"))[:, -16:] - np.uint8(ord("0"))
+        column = _column(columns, f"{name}_serial")
+        if len(column) == 1 and column.dtype.kind == "S" and len(text := bytes(column[0])[-16:]) == 16 and text.isdigit():
+            return np.frombuffer(bytes.fromhex(text.decode("ascii")), np.uint8).reshape(1, 8)
+        digits = as_matrix(column)[:, -16:] - np.uint8(ord("0"))
         if digits.shape[1] != 16 or (digits > 9).any():
             raise InvalidInput("SERIAL_INVALID", f"{key.label}: serials of pool {name} must be 16 digits or more, the same number in all")
         factor: Bytes2D = digits[:, 0::2] << np.uint8(4) | digits[:, 1::2]
@@ -95,28 +98,41 @@ def fill_images(compiled: CompiledProfile, columns: Mapping[str, Column], keys: 
     count, rows = keys.shape[:2]
     if count != len(compiled.keys) or pins.shape != (rows, 8):
         raise InvalidInput("WRONG_SHAPE", f"{count} keys and PIN blocks of {pins.shape} for {rows} cards of {len(compiled.keys)} keys")
-    texts = text_columns(compiled.text_plan, columns, rows)
     template = np.frombuffer(compiled.template, np.uint8)
     images = SecretArray.empty((rows, compiled.image_len))
     try:
+        if rows == 1 and compiled.key_index is not None:
+            _fill_one(compiled, columns, images.array, keys, kcvs, pins)
+            return images
+        texts = text_columns(compiled.text_plan, columns, rows)
         for first in range(0, rows, BLOCK_ROWS):
             part = slice(first, first + BLOCK_ROWS)
             image = images.array[part]
             image[:] = template
             write_texts(compiled.text_plan, texts, image, first)
-            if rows == 1 and compiled.key_index is not None:
-                numbers, places = compiled.kcv_index
-                image[0, compiled.key_index] = keys[:, 0]
-                image[0, places] = kcvs[numbers, 0]
-            else:
-                _scatter(image, compiled.key_runs, keys[:, part])
-                _scatter(image, compiled.kcv_runs, kcvs[:, part])
+            _scatter(image, compiled.key_runs, keys[:, part])
+            _scatter(image, compiled.kcv_runs, kcvs[:, part])
             for offset in compiled.pin_offsets:
                 image[:, offset : offset + 8] = pins[part]
     except BaseException:
         images.close()
         raise
     return images
+
+
+def _fill_one(
+    compiled: CompiledProfile, columns: Mapping[str, Column], images: Bytes2D, keys: Bytes2D, kcvs: Bytes2D, pins: Bytes2D
+) -> None:
+    """The image of a card on its own (1, image_len): gathers instead of runs, text by text instead of by column."""
+    numbers, places = compiled.kcv_index
+    image = images[0]
+    image[:] = np.frombuffer(compiled.template, np.uint8)
+    if not write_text(compiled.text_plan, columns, image):
+        write_texts(compiled.text_plan, text_columns(compiled.text_plan, columns, 1), images)
+    image[compiled.key_index] = keys[:, 0]
+    image[places] = kcvs[numbers, 0]
+    for offset in compiled.pin_offsets:
+        image[offset : offset + 8] = pins[0]
 
 
 def _scatter(image: Bytes2D, runs: Iterable[Run], values: Bytes2D) -> None:

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 
 from engine.personalize.scp03 import StaticKey
-from engine.personalize.script import Apdus, ByteArray
+from engine.personalize.scp03_channel import SW_OK
+from engine.personalize.script import ByteArray, Script
+from engine.personalize.segment import to_slab
 from keys.errors import Corrupt, Denied, InvalidInput, Precondition, Unsupported
 from keys.secrets import BytesLike, SecretBytes
 
@@ -208,15 +210,16 @@ class Scp02Session:
             body = self._enc.encrypt(bytes(BLOCK), pad80(body))
         return bytes([cla, ins, p1, p2, len(body) + MAC_LEN]) + body + mac + tail
 
-    def wrap_script(self, apdus: Apdus, row: ByteArray) -> list[bytes]:
-        """Many commands at once, exactly as `wrap` one after another: `apdus` as `engine.personalize.script`, their data in `row`."""
+    def wrap_segment(self, script: Script, row: ByteArray) -> bytes:
+        """See `SecureChannel.wrap_segment`. Raises as `wrap`.
+
+        Command by command: a C-MAC waits for the one before it, so that a kernel's lanes would all but one be empty.
+        """
         octets = row.data
-        commands = []
-        for apdu in apdus:
-            cla, ins, p1, p2, at = (int(apdu[name]) for name in ("cla", "ins", "p1", "p2", "offset"))
-            le = int(apdu["le"])
-            commands.append(self.wrap(cla, ins, p1, p2, octets[at : at + int(apdu["length"])], None if le < 0 else le))
-        return commands
+        commands = [self.external_authenticate()]
+        for at, length, cla, ins, p1, p2, _, le, _ in script.apdus.tolist():
+            commands.append(self.wrap(cla, ins, p1, p2, octets[at : at + length], None if le < 0 else le))
+        return to_slab(commands)
 
     def check_response(self, index: int, data: BytesLike, sw: int) -> bytes:
         """Data of the response to wrap number `index` (from 0), in that order; nothing authenticates them.
@@ -235,10 +238,10 @@ class Scp02Session:
                 raise Corrupt("RESPONSE_DATA", f"status {sw:04X} came with {len(body)} bytes of data")
         return body
 
-    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
-        """`check_response` for data and status words of the next responses, in order."""
+    def check_responses(self, answers: Sequence[bytes]) -> list[bytes]:
+        """`check_response` for the data of the next responses, in order, each with status word 9000."""
         first = self._checked
-        return [self.check_response(first + at, data, sw) for at, (data, sw) in enumerate(answers)]
+        return [self.check_response(first + at, data, SW_OK) for at, data in enumerate(answers)]
 
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """A secret for STORE DATA or PUT KEY: 3DES-ECB under the session DEK, no padding (GPCS E.4.7).

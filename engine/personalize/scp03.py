@@ -6,14 +6,12 @@ Session keys and the session that has them in this process; the rules of the cha
 from __future__ import annotations
 
 import hmac
-from collections import defaultdict
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 from cryptography.hazmat.primitives.cmac import CMAC
@@ -28,9 +26,12 @@ from engine.personalize.scp03_channel import (
     R_MAC,
     CardHello,
     Scp03Channel,
+    require_blocks,
+    response_counter,
+    unpad80,
 )
-from engine.personalize.script import Apdus, ByteArray, cut, secured_lengths
-from keys.errors import Corrupt, Denied, InvalidInput
+from engine.personalize.script import CRYPTOGRAM_LEN, ByteArray, Script
+from keys.errors import Corrupt, InvalidInput
 from keys.secrets import BytesLike, SecretArray, SecretBytes
 
 # Amendment D 4.1.5, table 4-1: derivation constants.
@@ -41,8 +42,7 @@ S_ENC: Final = 0x04
 S_MAC: Final = 0x06
 S_RMAC: Final = 0x07
 
-# From so many on one call of a kernel for all costs less than a call of the library for each.
-_TOGETHER: Final = 4
+_SW_OK: Final = (0x90, 0x00)
 
 StaticKey = BytesLike | SecretBytes | npt.NDArray[np.uint8]
 
@@ -72,18 +72,19 @@ def session_key(static: SecretBytes, constant: int, context: bytes) -> SecretByt
 def _messages(constants: Sequence[int], bits: int, context: bytes) -> ByteArray:
     """What the KDF's first CMAC is over for each constant, (n, 32)."""
     tail = bytes([0]) + bits.to_bytes(2, "big") + b"\x01" + context
-    return np.frombuffer(b"".join(bytes(11) + bytes([constant]) + tail for constant in constants), np.uint8).reshape(len(constants), -1)
+    return np.frombuffer(b"".join([bytes(11) + bytes([constant]) + tail for constant in constants]), np.uint8).reshape(len(constants), -1)
 
 
-def _session_keys(enc: SecretBytes, mac: SecretBytes, context: bytes) -> list[SecretBytes]:
-    """S-ENC, S-MAC and S-RMAC; those of AES-128 in one call."""
-    if len(enc) != BLOCK:
-        return [session_key(key, constant, context) for key, constant in ((enc, S_ENC), (mac, S_MAC), (mac, S_RMAC))]
-    with SecretArray.empty((3, BLOCK)) as static, SecretArray.empty((3, BLOCK)) as made:
-        static.array[0] = np.frombuffer(enc.reveal(), np.uint8)
-        static.array[1:] = np.frombuffer(mac.reveal(), np.uint8)
-        cext.aes_cmac(static.array, _messages((S_ENC, S_MAC, S_RMAC), 128, context), out=made.array)
-        return [SecretBytes(made.array[at].data) for at in range(3)]
+def _session_keys(enc: ByteArray, mac: ByteArray, context: bytes, out: ByteArray) -> None:
+    """S-ENC, S-MAC and S-RMAC into `out` (3, key length), locked memory."""
+    if len(enc) == BLOCK:
+        messages = _messages((S_ENC, S_MAC, S_RMAC), 128, context)
+        cext.aes_cmac(enc, messages[:1], out=out[:1])
+        cext.aes_cmac(mac, messages[1:], out=out[1:])
+        return
+    for row, key, constant in zip(out, (enc, mac, mac), (S_ENC, S_MAC, S_RMAC), strict=True):
+        with SecretBytes(key.data) as static, session_key(static, constant, context) as made:
+            row[:] = np.frombuffer(made.reveal(), np.uint8)
 
 
 def pseudo_random_challenge(enc_key: BytesLike, sequence: bytes, aid: bytes) -> bytes:
@@ -104,10 +105,10 @@ class Scp03Session(Scp03Channel):
     order of the wraps, close.
     """
 
-    def __init__(self, keys: Sequence[SecretBytes], dek: SecretBytes, host_cryptogram: bytes, level: int) -> None:
-        """Use `open`. `keys` are S-ENC, S-MAC, S-RMAC; the session owns and wipes all of them."""
+    def __init__(self, keys: SecretArray, host_cryptogram: bytes, level: int) -> None:
+        """Use `open`. `keys` (4, key length) are S-ENC, S-MAC, S-RMAC and the static DEK; the session owns and wipes them."""
         super().__init__(host_cryptogram, level)
-        self._secrets = [*keys, dek]
+        self._keys = keys
 
     @classmethod
     def open(
@@ -123,116 +124,105 @@ class Scp03Session(Scp03Channel):
         Raises as `CardHello.of`, Denied CARD_CRYPTOGRAM, InvalidInput KEY_LENGTH.
         """
         hello = CardHello.of(initialize_update_response, host_challenge, i, level)
-        enc, mac, dek = _copies(static_keys)
-        with enc, mac:
-            context = bytes(host_challenge) + hello.card_challenge
-            session = _session_keys(enc, mac, context)
-        messages = _messages((CARD_CRYPTOGRAM, HOST_CRYPTOGRAM), 64, context)
-        card, host = cext.aes_cmac(np.frombuffer(session[1].reveal(), np.uint8), messages)[:, :8]
+        enc, mac, dek = _views(static_keys)
+        context = bytes(host_challenge) + hello.card_challenge
+        keys = SecretArray.empty((4, len(dek)))
         try:
+            session = keys.array
+            _session_keys(enc, mac, context, session[:3])
+            session[3] = dek
+            card, host = cext.aes_cmac(session[1], _messages((CARD_CRYPTOGRAM, HOST_CRYPTOGRAM), 64, context))[:, :8]
             hello.require_cryptogram(card.tobytes())
-        except Denied:
-            for secret in (*session, dek):
-                secret.close()
+        except BaseException:
+            keys.close()
             raise
-        return cls(session, dek, host.tobytes(), level)
-
-    # made when they are first needed: the channel that only proves the new keys needs one of them
-    @cached_property
-    def _enc(self) -> AES:
-        return AES(self._secrets[0].reveal())
-
-    @cached_property
-    def _mac(self) -> AES:
-        return AES(self._secrets[1].reveal())
-
-    @cached_property
-    def _rmac(self) -> AES:
-        return AES(self._secrets[2].reveal())
-
-    @cached_property
-    def _dek(self) -> AES:
-        return AES(self._secrets[3].reveal())
-
-    @cached_property
-    def _block(self) -> CipherContext:
-        return Cipher(self._enc, ECB()).encryptor()  # noqa: S305 - ICVs are single encrypted counters
-
-    @cached_property
-    def _dek_block(self) -> CipherContext:
-        return Cipher(self._dek, ECB()).encryptor()  # noqa: S305 - with a zero IV one block of CBC is this
+        return cls(keys, host.tobytes(), level)
 
     def _c_mac(self, message: bytes) -> bytes:
-        return _cmac(self._mac, message)
+        return cext.aes_cmac(self._key(1), _one_row(message)).tobytes()
 
     def _r_mac(self, message: bytes) -> bytes:
-        return _cmac(self._rmac, message)
+        return cext.aes_cmac(self._key(2), _one_row(message)).tobytes()
 
     def _icv(self, counter: bytes) -> bytes:
-        return self._block.update(counter)
+        return cext.aes_ecb(self._key(0), _one_row(counter)).tobytes()
 
     def _encrypt(self, iv: bytes, blocks: bytes) -> bytes:
-        return Cipher(self._enc, CBC(iv)).encryptor().update(blocks)
+        return cext.aes_cbc(self._key(0), _one_row(blocks), np.frombuffer(iv, np.uint8)).tobytes()
 
     def _decrypt(self, iv: bytes, blocks: bytes) -> bytes:
-        return Cipher(self._enc, CBC(iv)).decryptor().update(blocks)
+        # the kernels only encipher; the library wipes its expanded key when the context is freed
+        return Cipher(AES(self._key(0).data), CBC(iv)).decryptor().update(blocks)
 
-    def wrap_script(self, apdus: Apdus, row: ByteArray) -> list[bytes]:
-        """Many commands at once, exactly as `wrap` one after another: `apdus` as `engine.personalize.script`, their data in `row`.
+    def _key(self, number: int) -> ByteArray:
+        key: ByteArray = self._keys.array[number]
+        return key
 
-        Raises InvalidInput APDU_TOO_LONG, Precondition (CHANNEL_ORDER, CHANNEL_ENDED, SECRET_WIPED, NO_MAC at level 00).
+    def wrap_segment(self, script: Script, row: ByteArray) -> bytes:
+        """See `SecureChannel.wrap_segment`. Raises InvalidInput APDU_TOO_LONG, Precondition (CHANNEL_ORDER, also at level 00;
+        CHANNEL_ENDED, SECRET_WIPED).
         """
-        self._require_script()
-        counted = apdus.copy()
-        counted["counter"] += np.uint32(len(self._chains))
-        if not self.level & C_DECRYPTION:
-            counted["encrypt"] = 0
-        enc, mac = (np.frombuffer(secret.reveal(), np.uint8).reshape(1, -1) for secret in self._secrets[:2])
-        chain = np.frombuffer(bytearray(self._chain), np.uint8).reshape(1, BLOCK)
-        chains = np.empty((len(apdus), BLOCK), np.uint8)
+        self._require_new()
+        row[script.authenticate_at : script.authenticate_at + CRYPTOGRAM_LEN] = np.frombuffer(self._host_cryptogram, np.uint8)
+        keys, chain, chains = self._keys.array, np.zeros((1, BLOCK), np.uint8), np.empty((len(script.segment), BLOCK), np.uint8)
         try:
-            secured = cext.scp03_wrap(enc, mac, chain, counted, row.reshape(1, -1), chains=chains)
+            slab = cext.scp03_wrap(keys[:1], keys[1:2], chain, script.segment, row.reshape(1, -1), chains=chains, slab=True)
         except ValueError as error:
             raise InvalidInput("APDU_TOO_LONG", f"a command does not fit in a short APDU: {error}") from None
+        self._authenticated = True
         self._chain = chain.tobytes()
-        self._chains += [chains[at].tobytes() for at in range(len(chains))]
-        return cut(secured[0], secured_lengths(counted, BLOCK))
+        self._chains[:] = chains[1:].data.cast("B")
+        return slab.tobytes()
 
-    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    def check_responses(self, answers: Sequence[bytes]) -> list[bytes]:
         """As `check_response` one after another; the response MACs of a whole segment are computed together."""
-        first, level = self._checked, self.level
-        whole = all(sw == 0x9000 and len(data) >= MAC_LEN for data, sw in answers)
-        if not whole or not level & C_MAC or not level & R_MAC or self._ended or self._closed or first + len(answers) > len(self._chains):
+        first, level, lengths = self._checked, self.level, list(map(len, answers))
+        many = bool(answers) and min(lengths) >= MAC_LEN and not self._ended and not self._closed
+        if not many or not level & C_MAC or not level & R_MAC or first + len(answers) > self._wrapped:
             return super().check_responses(answers)
-        bodies = [data[:-MAC_LEN] for data, _ in answers]
-        if not hmac.compare_digest(b"".join(self._r_macs(first, bodies)), b"".join([data[-MAC_LEN:] for data, _ in answers])):
+        if not self._same_r_macs(first, answers, lengths):
             # one by one: the first that is wrong ends the channel
             return super().check_responses(answers)
         self._checked += len(answers)
         try:
-            return [self._decrypted(first + at, body) if body else b"" for at, body in enumerate(bodies)]
+            return self._decrypted_together(first, [answer[:-MAC_LEN] for answer in answers])
         except Corrupt:
             self._ended = True
             raise
 
-    def _r_macs(self, first: int, bodies: Sequence[bytes]) -> list[bytes]:
-        """The R-MACs of responses that begin with number `first`: those of one length in one call."""
-        by_length = defaultdict(list)
-        for at, body in enumerate(bodies):
-            by_length[len(body)].append(at)
-        macs = [b""] * len(bodies)
-        key = np.frombuffer(self._secrets[2].reveal(), np.uint8)
-        for places in by_length.values():
-            messages = [self._chains[first + at] + bodies[at] + b"\x90\x00" for at in places]
-            if len(places) < _TOGETHER:
-                made = [self._r_mac(message)[:MAC_LEN] for message in messages]
-            else:
-                column = np.frombuffer(b"".join(messages), np.uint8).reshape(len(messages), -1)
-                octets = cext.aes_cmac(key, column).tobytes()
-                made = [octets[at : at + MAC_LEN] for at in range(0, len(octets), BLOCK)]
-            for at, mac in zip(places, made, strict=True):
-                macs[at] = mac
-        return macs
+    def _same_r_macs(self, first: int, answers: Sequence[bytes], lengths: list[int]) -> bool:
+        """Whether the R-MACs of responses that begin with number `first` are right: those of one length are made in one call."""
+        chains, key, same = np.frombuffer(self._chains, np.uint8).reshape(-1, BLOCK), self._key(2), True
+        for length in set(lengths):
+            places = [at for at, one in enumerate(lengths) if one == length]
+            given = np.frombuffer(b"".join([answers[at] for at in places]), np.uint8).reshape(-1, length)
+            messages = np.empty((len(places), BLOCK + length - MAC_LEN + 2), np.uint8)
+            messages[:, :BLOCK] = chains[[first + at for at in places]]
+            messages[:, BLOCK:-2] = given[:, :-MAC_LEN]
+            messages[:, -2:] = _SW_OK
+            made = cext.aes_cmac(key, messages)
+            same &= hmac.compare_digest(made[:, :MAC_LEN].tobytes(), given[:, -MAC_LEN:].tobytes())
+        return same
+
+    def _decrypted_together(self, first: int, bodies: list[bytes]) -> list[bytes]:
+        """R-ENCRYPTION taken off (Amendment D 6.2.7): CBC of many bodies is ECB of all their blocks, and one exclusive or."""
+        full = [at for at, body in enumerate(bodies) if body]
+        if not full or not self.level & R_ENCRYPTION:
+            return bodies
+        for at in full:
+            require_blocks(bodies[at])
+        counters = b"".join([response_counter(first + at) for at in full])
+        ivs = cext.aes_ecb(self._key(0), np.frombuffer(counters, np.uint8).reshape(-1, BLOCK)).tobytes()
+        before = b"".join([ivs[BLOCK * n : BLOCK * n + BLOCK] + bodies[at][:-BLOCK] for n, at in enumerate(full)])
+        blocks = b"".join([bodies[at] for at in full])
+        opened = Cipher(AES(self._key(0).data), ECB()).decryptor().update(blocks)  # noqa: S305 - with the line below this is CBC
+        plain = (np.frombuffer(opened, np.uint8) ^ np.frombuffer(before, np.uint8)).tobytes()
+        start = 0
+        for at in full:
+            after = start + len(bodies[at])
+            bodies[at] = unpad80(plain[start:after])
+            start = after
+        return bodies
 
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """A secret for STORE DATA or PUT KEY: AES-CBC under the static DEK, zero IV, no padding (Amendment D 6.2.8).
@@ -240,35 +230,34 @@ class Scp03Session(Scp03Channel):
         Raises InvalidInput SPAN_LENGTH unless whole blocks of 16.
         """
         self._require_span(span)
-        if len(span) == BLOCK:
-            return self._dek_block.update(span)
-        return Cipher(self._dek, CBC(bytes(BLOCK))).encryptor().update(span)
+        return cext.aes_cbc(self._key(3), _one_row(span)).tobytes()
 
     def dek_encrypt_blocks(self, blocks: BytesLike) -> bytes:
         """Many 16-byte secrets, each a span of its own, in one call."""
         self._require_span(blocks)
-        return self._dek_block.update(blocks)
+        return cext.aes_ecb(self._key(3), np.frombuffer(blocks, np.uint8).reshape(-1, BLOCK)).tobytes()
 
     def close(self) -> None:
         """Wipes all keys; the session cannot be used afterwards."""
         self._closed = True
-        for secret in self._secrets:
-            secret.close()
-        self._secrets = []
-        # The contexts hold expanded keys; OpenSSL clears them when they are freed.
-        for name in ("_enc", "_mac", "_rmac", "_dek", "_block", "_dek_block"):
-            self.__dict__.pop(name, None)
+        self._keys.close()
 
 
-def _copies(static_keys: Sequence[StaticKey]) -> tuple[SecretBytes, SecretBytes, SecretBytes]:
-    """ENC, MAC, DEK as secrets of our own; raises InvalidInput KEY_LENGTH."""
+def _one_row(message: BytesLike) -> ByteArray:
+    return np.frombuffer(message, np.uint8).reshape(1, -1)
+
+
+def _view(key: StaticKey) -> ByteArray:
+    if isinstance(key, np.ndarray):
+        return np.ascontiguousarray(key)
+    return np.frombuffer(key.reveal() if isinstance(key, SecretBytes) else key, np.uint8)
+
+
+def _views(static_keys: Sequence[StaticKey]) -> tuple[ByteArray, ByteArray, ByteArray]:
+    """ENC, MAC, DEK where they lie; raises InvalidInput KEY_LENGTH."""
     if len(static_keys) != 3:
         raise InvalidInput("KEY_LENGTH", f"SCP03 has three static keys, not {len(static_keys)}")
-    copies = []
-    for key in static_keys:
-        raw = key.reveal() if isinstance(key, SecretBytes) else key
-        copies.append(SecretBytes(np.ascontiguousarray(raw).data if isinstance(raw, np.ndarray) else raw))
-    enc, mac, dek = copies
+    enc, mac, dek = (_view(key) for key in static_keys)
     if {len(enc), len(mac)} not in ({16}, {24}, {32}) or len(dek) != len(enc):
         raise InvalidInput("KEY_LENGTH", "SCP03 static keys are all of 16, all of 24 or all of 32 bytes")
     return enc, mac, dek

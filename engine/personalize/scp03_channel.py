@@ -32,6 +32,7 @@ S16: Final = 0x01
 
 MAC_LEN: Final = 8
 BLOCK: Final = 16
+SW_OK: Final = 0x9000
 SECURE_MESSAGING: Final = 0x04
 
 
@@ -48,6 +49,17 @@ def offered_levels(i: int) -> tuple[int, ...]:
 def pad80(data: bytes) -> bytes:
     """ISO/IEC 9797-1 padding method 2 to a multiple of 16."""
     return data + b"\x80" + bytes(-(len(data) + 1) % BLOCK)
+
+
+def require_blocks(body: bytes) -> None:
+    """Raises Corrupt RESPONSE_DATA for an encrypted response that cannot be one."""
+    if len(body) % BLOCK:
+        raise Corrupt("RESPONSE_DATA", f"an encrypted response of {len(body)} bytes is not whole blocks")
+
+
+def response_counter(index: int) -> bytes:
+    """What the ICV of the response to wrap number `index` is made of (Amendment D 6.2.7)."""
+    return b"\x80" + (index + 1).to_bytes(BLOCK - 1, "big")
 
 
 def unpad80(data: bytes) -> bytes:
@@ -111,7 +123,8 @@ class Scp03Channel(ABC):
         self.level = level
         self._host_cryptogram = host_cryptogram
         self._chain = bytes(BLOCK)
-        self._chains: list[bytes] = []
+        # the chaining value after each command, one after another
+        self._chains = bytearray()
         self._checked = 0
         self._authenticated = False
         self._ended = False
@@ -166,13 +179,13 @@ class Scp03Channel(ABC):
             raise InvalidInput("APDU_TOO_LONG", f"{len(body)} bytes of data; a short APDU at level {level:02X} holds {longest}")
         tail = b"" if le is None else bytes([le & 0xFF])
         if not level & C_MAC:
-            self._chains.append(self._chain)
+            self._chains += self._chain
             return bytes([cla, ins, p1, p2]) + (bytes([len(body)]) + body if body else b"") + tail
         if level & C_DECRYPTION and body:
-            body = self._encrypt(self._icv((len(self._chains) + 1).to_bytes(BLOCK, "big")), pad80(body))
+            body = self._encrypt(self._icv((self._wrapped + 1).to_bytes(BLOCK, "big")), pad80(body))
         secured = bytes([cla | SECURE_MESSAGING, ins, p1, p2, len(body) + MAC_LEN]) + body
         self._chain = self._c_mac(self._chain + secured)
-        self._chains.append(self._chain)
+        self._chains += self._chain
         return secured + self._chain[:MAC_LEN] + tail
 
     def check_response(self, index: int, data: BytesLike, sw: int) -> bytes:
@@ -183,8 +196,8 @@ class Scp03Channel(ABC):
         CHANNEL_ENDED).
         """
         self._require_open()
-        if index != self._checked or index >= len(self._chains):
-            raise Precondition("RESPONSE_ORDER", f"response {index} given; next is {self._checked} of {len(self._chains)}")
+        if index != self._checked or index >= self._wrapped:
+            raise Precondition("RESPONSE_ORDER", f"response {index} given; next is {self._checked} of {self._wrapped}")
         self._checked += 1
         body = bytes(data)
         try:
@@ -193,10 +206,10 @@ class Scp03Channel(ABC):
             self._ended = True
             raise
 
-    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
-        """`check_response` for data and status words of the next responses, in order."""
+    def check_responses(self, answers: Sequence[bytes]) -> list[bytes]:
+        """`check_response` for the data of the next responses, in order, each with status word 9000."""
         first = self._checked
-        return [self.check_response(first + at, data, sw) for at, (data, sw) in enumerate(answers)]
+        return [self.check_response(first + at, data, SW_OK) for at, data in enumerate(answers)]
 
     def _plain_response(self, index: int, body: bytes, sw: int) -> bytes:
         if not self.level & C_MAC:
@@ -211,7 +224,8 @@ class Scp03Channel(ABC):
         if len(body) < MAC_LEN:
             raise Denied("RESPONSE_MAC", f"status {sw:04X} came without its R-MAC")
         body, mac = body[:-MAC_LEN], body[-MAC_LEN:]
-        expected = self._r_mac(self._chains[index] + body + sw.to_bytes(2, "big"))
+        chain = bytes(self._chains[BLOCK * index : BLOCK * index + BLOCK])
+        expected = self._r_mac(chain + body + sw.to_bytes(2, "big"))
         if not hmac.compare_digest(expected[:MAC_LEN], mac):
             raise Denied("RESPONSE_MAC", "an R-MAC is wrong: the response is not the card's answer to this command")
         return self._decrypted(index, body)
@@ -219,9 +233,8 @@ class Scp03Channel(ABC):
     def _decrypted(self, index: int, body: bytes) -> bytes:
         if not self.level & R_ENCRYPTION or not body:
             return body
-        if len(body) % BLOCK:
-            raise Corrupt("RESPONSE_DATA", f"an encrypted response of {len(body)} bytes is not whole blocks")
-        return unpad80(self._decrypt(self._icv(b"\x80" + (index + 1).to_bytes(BLOCK - 1, "big")), body))
+        require_blocks(body)
+        return unpad80(self._decrypt(self._icv(response_counter(index)), body))
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +243,12 @@ class Scp03Channel(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(level={self.level:02X}, {len(self._chains)} commands{', closed' if self._closed else ''})"
+        return f"{type(self).__name__}(level={self.level:02X}, {self._wrapped} commands{', closed' if self._closed else ''})"
+
+    @property
+    def _wrapped(self) -> int:
+        """How many commands were wrapped after EXTERNAL AUTHENTICATE."""
+        return len(self._chains) // BLOCK
 
     def _require_open(self) -> None:
         if self._closed:
@@ -238,11 +256,11 @@ class Scp03Channel(ABC):
         if self._ended:
             raise Precondition("CHANNEL_ENDED", "an error response or a wrong MAC ended this secure channel session")
 
-    def _require_script(self) -> None:
-        """Raises Precondition unless many commands may be wrapped at once now."""
+    def _require_new(self) -> None:
+        """Raises Precondition unless a whole segment may be wrapped now."""
         self._require_open()
-        if not self._authenticated or not self.level & C_MAC:
-            why = "commands come after EXTERNAL AUTHENTICATE" if self.level & C_MAC else "commands of level 00 are not secured"
+        if self._authenticated or not self.level & C_MAC:
+            why = "EXTERNAL AUTHENTICATE was already made" if self._authenticated else "commands of level 00 are not secured"
             raise Precondition("CHANNEL_ORDER", why)
 
     def _require_span(self, span: BytesLike) -> None:

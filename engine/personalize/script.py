@@ -21,6 +21,7 @@ Apdus = npt.NDArray[np.void]
 
 C_DECRYPTION: Final = 0x02
 MAC_LEN: Final = 8
+CRYPTOGRAM_LEN: Final = 8
 SECURE_MESSAGING: Final = 0x04
 # What goes before a key in PUT KEY: type 80 DES, type 88 AES with the key's own length (GPCS 11.8.2.3.1; GPC Amendment D 7.2).
 KEY_BLOCK_HEAD: Final = {"scp02": b"\x80\x10", "scp03": b"\x88\x11\x10"}
@@ -29,12 +30,15 @@ KCV_LEN: Final = 3
 
 @dataclass(frozen=True)
 class Script:
-    """`apdus` are `cext.APDU`, counters from 1; `row` is a card's data with image and keys still empty.
+    """`apdus` are `cext.APDU`, counters from 1; `segment` are the same behind EXTERNAL AUTHENTICATE, whose host cryptogram is at
+    `authenticate_at`. `row` is a card's data with image, keys and that cryptogram still empty.
 
     The image begins at `image_at`; the issuer's three keys have their cryptograms at `keys_at` and their check values at `kcvs_at`.
     """
 
     apdus: Apdus
+    segment: Apdus
+    authenticate_at: int
     row: ByteArray
     image_at: int
     image_len: int
@@ -48,9 +52,13 @@ class Script:
     def rows(self, images: ByteArray) -> ByteArray:
         """Rows (n, row length) with images (n, image_len) in the clear: the caller encrypts the spans and wipes what it must."""
         rows = np.empty((len(images), len(self.row)), np.uint8)
+        self.fill(rows, images)
+        return rows
+
+    def fill(self, rows: ByteArray, images: ByteArray) -> None:
+        """`rows`, into memory of the caller's."""
         rows[:] = self.row
         rows[:, self.image_at : self.image_at + self.image_len] = images
-        return rows
 
     def gather(self, rows: ByteArray, out: ByteArray) -> None:
         """The spans of 16 bytes of a row (length,) or of rows (n, length) into `out` (..., count, 16): without a copy in between, which
@@ -102,16 +110,23 @@ def _made(by_id: ById) -> Script:
         row += bytes(KCV_LEN)
     commands.append((0x80, 0xD8, int(channel.transport.kvn, 16), 0x81, put_key, len(row) - put_key))
     commands.append((0x80, 0xF0, 0x80, 0x0F, len(row), 0))
+    authenticate_at = len(row)
+    row += bytes(CRYPTOGRAM_LEN)
+    commands.insert(0, (0x84, 0x82, int(channel.level, 16), 0x00, authenticate_at, CRYPTOGRAM_LEN))
     apdus = np.zeros(len(commands), cext.APDU)
     for at, name in enumerate(("cla", "ins", "p1", "p2", "offset", "length")):
         apdus[name] = [command[at] for command in commands]
     apdus["encrypt"] = 1 if encrypt else 0
+    # EXTERNAL AUTHENTICATE has a C-MAC, but what it authenticates is not yet open
+    apdus["encrypt"][0] = 0
     apdus["le"] = -1
-    apdus["counter"] = np.arange(1, len(commands) + 1)
+    apdus["counter"] = np.arange(len(commands))
     spans = tuple((image_at + offset, length) for offset, length in compiled.spans)
     single = np.array([offset for offset, length in spans if length == 16], np.intp)[:, None] + np.arange(16)
     return Script(
-        apdus=apdus,
+        apdus=np.ascontiguousarray(apdus[1:]),
+        segment=apdus,
+        authenticate_at=authenticate_at,
         row=np.frombuffer(bytes(row), np.uint8),
         image_at=image_at,
         image_len=compiled.image_len,

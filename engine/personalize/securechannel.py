@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from engine.personalize.script import Apdus, ByteArray
+from engine.personalize.script import ByteArray, Script
 from keys.secrets import BytesLike
 
 
@@ -21,14 +21,16 @@ class SecureChannel(Protocol):
     def wrap(self, cla: int, ins: int, p1: int, p2: int, data: BytesLike = b"", le: int | None = None) -> bytes:
         """A secured command; `le` is kept if given. Raises InvalidInput APDU_TOO_LONG, Precondition."""
 
-    def wrap_script(self, apdus: Apdus, row: ByteArray) -> list[bytes]:
-        """Many secured commands at once, their data in `row` (see `engine.personalize.script`); raises as `wrap`."""
+    def wrap_segment(self, script: Script, row: ByteArray) -> bytes:
+        """A whole segment as a slab: EXTERNAL AUTHENTICATE, whose host cryptogram is put into `row` (row length,), and every secured
+        command of the script, their data in `row`. Instead of `external_authenticate`; raises as `wrap`.
+        """
 
     def check_response(self, index: int, data: BytesLike, sw: int) -> bytes:
         """Plain data of the response to wrap number `index`; raises Denied, Corrupt, Precondition."""
 
-    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
-        """`check_response` for data and status words of the next responses, in order."""
+    def check_responses(self, answers: Sequence[bytes]) -> list[bytes]:
+        """`check_response` for the data of the next responses, in order, each with status word 9000."""
 
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """One secret of whole blocks under the key the protocol has for secrets. Raises InvalidInput SPAN_LENGTH."""

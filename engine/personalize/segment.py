@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Final, NamedTuple, NoReturn, Self
 
+import cext
 from keys.errors import Corrupt
+
+SW_OK: Final = 0x9000
+_OK: Final = b"\x90\x00"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Commands to play in order, and the status word each must answer; the first other answer ends the playing.
+    """Commands to play in order, as the slab that travels, and how many they are. Each must answer 9000; the first other answer ends the
+    playing.
 
     `journal_answers` is False where answers carry clear personal data, which a station's journal must not keep.
     """
 
     sequence: int
-    commands: tuple[bytes, ...]
-    expected: tuple[int, ...]
+    slab: bytes
+    count: int
     journal_answers: bool
 
+    @classmethod
+    def of(cls, sequence: int, commands: Sequence[bytes], *, journal_answers: bool) -> Self:
+        return cls(sequence, to_slab(commands), len(commands), journal_answers)
+
+    @cached_property
+    def commands(self) -> tuple[bytes, ...]:
+        return tuple(from_slab(self.slab))
+
+    @property
+    def expected(self) -> tuple[int, ...]:
+        """The status word that each command must answer."""
+        return (SW_OK,) * self.count
+
     def expected_slab(self) -> bytes:
-        return b"".join(sw.to_bytes(2, "big") for sw in self.expected)
+        return _OK * self.count
 
 
 class Answer(NamedTuple):
@@ -34,41 +53,43 @@ class Answer(NamedTuple):
 
 def to_slab(items: Sequence[bytes]) -> bytes:
     """length[2] || item, for each item."""
-    return b"".join(len(item).to_bytes(2, "big") + item for item in items)
+    return cext.slab_join(items)
 
 
 def from_slab(slab: bytes) -> list[bytes]:
     """The items of a slab; Corrupt SLAB_INVALID when lengths do not add up."""
-    items: list[bytes] = []
-    at, whole = 0, len(slab)
-    while at < whole:
-        end = at + 2 + (slab[at] << 8 | slab[at + 1]) if at + 2 <= whole else whole + 1
-        if end > whole:
-            raise Corrupt("SLAB_INVALID", f"slab of {whole} bytes ends inside item {len(items)}")
-        items.append(slab[at + 2 : end])
-        at = end
-    return items
+    try:
+        return cext.slab_split(slab)
+    except ValueError as error:
+        raise Corrupt("SLAB_INVALID", str(error)) from None
 
 
-def answers_of(segment: Segment, slab: bytes) -> list[Answer]:
-    """Every answer of a whole segment, status words checked.
+def answers_of(segment: Segment, slab: bytes) -> list[bytes]:
+    """The data of every answer of a whole segment, status words checked.
 
     Raises Corrupt ANSWERS_MISSING when fewer or more answers came than commands were sent, ANSWER_SHORT for one without a status
     word, and ANSWER_UNEXPECTED naming the first command that was answered otherwise.
     """
-    raw = from_slab(slab)
-    expected = segment.expected
-    if len(raw) > len(expected):
-        raise Corrupt("ANSWERS_MISSING", f"{len(raw)} answers to {len(expected)} commands of segment {segment.sequence}")
-    answers: list[Answer] = []
-    for response, due in zip(raw, expected, strict=False):
-        if len(response) < 2:
-            raise Corrupt("ANSWER_SHORT", f"command {len(answers)} of segment {segment.sequence} has no status word: outcome unknown")
-        sw = response[-2] << 8 | response[-1]
-        if sw != due:
-            ins = segment.commands[len(answers)][1]
-            raise Corrupt("ANSWER_UNEXPECTED", f"command {len(answers)} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
-        answers.append(Answer(response[:-2], sw))
-    if len(answers) != len(expected):
-        raise Corrupt("ANSWERS_MISSING", f"{len(answers)} answers to {len(expected)} commands of segment {segment.sequence}")
+    try:
+        answers = cext.slab_split(slab, _OK)
+    except (ValueError, LookupError):
+        _refuse(segment, from_slab(slab))
+    if len(answers) != segment.count:
+        raise _missing(segment, answers)
     return answers
+
+
+def _refuse(segment: Segment, raw: Sequence[bytes]) -> NoReturn:
+    """Names the first answer that is not 9000."""
+    for at, response in enumerate(raw if len(raw) <= segment.count else ()):
+        if len(response) < 2:
+            raise Corrupt("ANSWER_SHORT", f"command {at} of segment {segment.sequence} has no status word: outcome unknown")
+        sw = response[-2] << 8 | response[-1]
+        if sw != SW_OK:
+            ins = segment.commands[at][1]
+            raise Corrupt("ANSWER_UNEXPECTED", f"command {at} (INS {ins:02X}) of segment {segment.sequence} answered {sw:04X}")
+    raise _missing(segment, raw)
+
+
+def _missing(segment: Segment, answers: Sequence[bytes]) -> Corrupt:
+    return Corrupt("ANSWERS_MISSING", f"{len(answers)} answers to {segment.count} commands of segment {segment.sequence}")

@@ -69,8 +69,8 @@ class TokenMaterial:
     keys: Sequence[inside.CardKey] = field(repr=False)
     custody: TokenCustody
 
-    def block(self, index: int, key: CardKey, block: bytes) -> bytes:  # noqa: ARG002 - the key object knows its cipher
-        return self.custody.card_ecb(self.keys[index], block)
+    def blocks(self, wanted: Sequence[tuple[int, CardKey, bytes]]) -> list[bytes]:
+        return [self.custody.card_ecb(self.keys[index], block) for index, _, block in wanted]
 
     def load_mac1(self, index: int, key: CardKey, card: bytes, amount: bytes, terminal: bytes) -> bytes:
         """Single DES under 8 bytes is 3DES under the same bytes twice."""

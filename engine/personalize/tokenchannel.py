@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 from engine.personalize.scp03_channel import BLOCK, CardHello, Scp03Channel
-from engine.personalize.script import Apdus, ByteArray
+from engine.personalize.script import Apdus, ByteArray, Script
+from engine.personalize.segment import to_slab
 from keys.custody.token import TokenCustody
 from keys.custody.token.cardkeys import CardKey, Wrapped
 from keys.custody.token.channel import ChannelKeys
@@ -44,28 +45,20 @@ class TokenChannel(Scp03Channel):
         """Card keys, derived in the token, and other secrets of 16 bytes, under the static DEK; see `ChannelKeys.wrap`."""
         return self._keys.wrap(spans)
 
-    def wrap_script(self, apdus: Apdus, row: ByteArray) -> list[bytes]:
-        """Many commands at once, exactly as `wrap` one after another: `apdus` as `engine.personalize.script`, their data in `row`.
-
-        Raises as `wrap`, Precondition CHANNEL_ORDER at level 00.
-        """
-        self._require_script()
+    def wrap_segment(self, script: Script, row: ByteArray) -> bytes:
+        """See `SecureChannel.wrap_segment`; one piece of work for the token. Raises as `wrap`, Precondition CHANNEL_ORDER at level 00."""
+        self._require_new()
         octets = row.data
 
         def one(apdu: Apdus) -> bytes:
             cla, ins, p1, p2, at, length, le = (int(apdu[name]) for name in ("cla", "ins", "p1", "p2", "offset", "length", "le"))
             return self.wrap(cla, ins, p1, p2, octets[at : at + length], None if le < 0 else le)
 
-        return self._together(lambda: [one(apdu) for apdu in apdus])
+        return to_slab(self._together(lambda: [self.external_authenticate(), *(one(apdu) for apdu in script.apdus)]))
 
-    def secured(self, apdus: Apdus, row: ByteArray) -> list[bytes]:
-        """EXTERNAL AUTHENTICATE and `wrap_script`, in one piece of work for the token."""
-        return self._together(lambda: [self.external_authenticate(), *self.wrap_script(apdus, row)])
-
-    def check_responses(self, answers: Sequence[tuple[bytes, int]]) -> list[bytes]:
-        """`check_response` for many in a row, data and status word each."""
-        first = self._checked
-        return self._together(lambda: [self.check_response(first + at, data, sw) for at, (data, sw) in enumerate(answers)])
+    def check_responses(self, answers: Sequence[bytes]) -> list[bytes]:
+        """`check_response` for many in a row, each with status word 9000; one piece of work for the token."""
+        return self._together(lambda: Scp03Channel.check_responses(self, answers))
 
     def dek_encrypt(self, span: BytesLike) -> bytes:
         """A secret that the host knows: AES-CBC under the static DEK, zero IV (Amendment D 6.2.8). Raises InvalidInput SPAN_LENGTH."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -16,13 +16,13 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from engine.personalize.applet_crypto import BLOCK, application_cryptogram, ecb, load_mac1
+from engine.personalize.applet_crypto import BLOCK, application_cryptogram, ecb_each, load_mac1
 from engine.personalize.columns import Bytes2D
 from engine.personalize.script import ById
-from engine.personalize.segment import Answer
 from engine.profiles.compile import CardKey, CompiledProfile, ReadCheck, ber_length
 from engine.profiles.model import Application, GenerateAc, Load
 from keys.errors import Denied
+from keys.secrets import SecretArray
 
 # Something only this attempt's engine knows in advance: (what for, length) -> bytes
 Challenge = Callable[[str, int], bytes]
@@ -42,10 +42,6 @@ class Step(NamedTuple):
     proves: str | None = None
 
 
-def _no_challenge(_what: str, length: int) -> bytes:
-    return bytes(length)
-
-
 class Material(Protocol):
     """What the proof of one card needs: its image (image_len,), of which it reads public files only, and answers under its keys.
 
@@ -55,8 +51,8 @@ class Material(Protocol):
     @property
     def image(self) -> Bytes2D: ...
 
-    def block(self, index: int, key: CardKey, block: bytes) -> bytes:
-        """One block encrypted under the key."""
+    def blocks(self, wanted: Sequence[tuple[int, CardKey, bytes]]) -> list[bytes]:
+        """One block encrypted under each key."""
 
     def load_mac1(self, index: int, key: CardKey, card: bytes, amount: bytes, terminal: bytes) -> bytes:
         """See `applet_crypto.load_mac1`."""
@@ -75,8 +71,20 @@ class CardMaterial:
     def key(self, index: int) -> memoryview:
         return np.ascontiguousarray(self.keys[index]).data
 
-    def block(self, index: int, key: CardKey, block: bytes) -> bytes:
-        return ecb(key.algorithm, self.key(index), block)
+    def blocks(self, wanted: Sequence[tuple[int, CardKey, bytes]]) -> list[bytes]:
+        if len(wanted) == 1:
+            index, key, question = wanted[0]
+            return [ecb_each(key.algorithm, self.keys[index], question)]
+        made = [b""] * len(wanted)
+        for algorithm in {key.algorithm for _, key, _ in wanted}:
+            places = [at for at, (_, key, _) in enumerate(wanted) if key.algorithm == algorithm]
+            with SecretArray.empty((len(places), 16)) as keys:
+                # "raise" would take them to memory that nobody wipes first
+                np.take(self.keys, [wanted[at][0] for at in places], axis=0, out=keys.array, mode="clip")
+                octets, block = ecb_each(algorithm, keys.array, b"".join([wanted[at][2] for at in places])), BLOCK[algorithm]
+            for number, at in enumerate(places):
+                made[at] = octets[number * block : number * block + block]
+        return made
 
     def load_mac1(self, index: int, key: CardKey, card: bytes, amount: bytes, terminal: bytes) -> bytes:
         return load_mac1(key.algorithm, self.key(index), card, amount, terminal)
@@ -85,8 +93,9 @@ class CardMaterial:
         return application_cryptogram(key.algorithm, self.key(index), atc, message)
 
 
-# Makes the steps that need no earlier answer for one card, from its material and the challenges sent to it.
-_Maker = Callable[[Material, Challenge], tuple[Step, ...]]
+# Makes steps that need no earlier answer for one card: from its material, its image, and each block that an applet is asked to encrypt
+# with what it must give, in the order of the steps.
+_Maker = Callable[[Material, memoryview, Iterator[tuple[bytes, bytes]]], tuple[Step, ...]]
 
 
 def equal(what: str, expected: bytes | memoryview) -> Callable[[bytes], None]:
@@ -113,24 +122,24 @@ def of_length(what: str, length: int) -> Callable[[bytes], None]:
 
 def read_step(read: ReadCheck, material: Material) -> Step:
     """READ RECORD, or READ BINARY of a transparent file, and the exact content that personalization wrote."""
-    return _reading(read)(material, _no_challenge)[0]
+    return _reading(read)(material, material.image.data, iter(()))[0]
 
 
 def _reading(read: ReadCheck) -> _Maker:
     what = f"{read.application} file {read.sfi:02X}" + (f" record {read.record}" if read.record else "")
     command = bytes([0x00, 0xB2, read.record, read.sfi << 3 | 4, 0x00]) if read.record else bytes([0x00, 0xB0, 0x80 | read.sfi, 0, 0])
     start, end = read.start, read.end
-    return lambda material, _challenge: (Step(command, equal(what, material.image[start:end].data)),)
+    return lambda _material, image, _asked: (Step(command, equal(what, image[start:end])),)
 
 
-def _internal(key: CardKey, index: int) -> _Maker:
+def _internal(key: CardKey) -> _Maker:
     """INTERNAL AUTHENTICATE: one block under the card's own key."""
-    length, label, what = BLOCK[key.algorithm], key.label, f"INTERNAL AUTHENTICATE {key.label}"
-    head = bytes([0x00, 0x88, 0x00, key.kid, length])
+    label, what = key.label, f"INTERNAL AUTHENTICATE {key.label}"
+    head = bytes([0x00, 0x88, 0x00, key.kid, BLOCK[key.algorithm]])
 
-    def make(material: Material, challenge: Challenge) -> tuple[Step, ...]:
-        block = challenge(label, length)
-        return (Step(head + block + b"\x00", equal(what, material.block(index, key, block)), label),)
+    def make(_material: Material, _image: memoryview, asked: Iterator[tuple[bytes, bytes]]) -> tuple[Step, ...]:
+        block, expected = next(asked)
+        return (Step(head + block + b"\x00", equal(what, expected), label),)
 
     return make
 
@@ -159,7 +168,7 @@ def _arqc(compiled: CompiledProfile, application: Application, spec: GenerateAc,
     gpo = b"\x80\xa8\x00\x00" + bytes([len(pdol)]) + pdol + b"\x00"
     generate = b"\x80\xae\x80\x00" + bytes([len(cdol1_data)]) + cdol1_data + b"\x00"
 
-    def make(material: Material, _challenge: Challenge) -> tuple[Step, ...]:
+    def make(material: Material, _image: memoryview, _asked: Iterator[tuple[bytes, bytes]]) -> tuple[Step, ...]:
         options = _value(compiled, material, application.name, gpo_id)
         iad = _value(compiled, material, application.name, iad_id)
 
@@ -182,10 +191,19 @@ def _value(compiled: CompiledProfile, material: Material, application: str, dgi:
     return material.image[start:end].tobytes()
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """The steps that need no earlier answer, ready to be made for a card; `asked` are the keys of INTERNAL AUTHENTICATE in their order."""
+
+    makers: tuple[_Maker, ...]
+    asked: tuple[tuple[int, CardKey], ...]
+
+
 @lru_cache(maxsize=64)
-def _makers(by_id: ById) -> tuple[_Maker, ...]:
+def _opening(by_id: ById) -> _Opening:
     compiled = by_id.compiled
     makers: list[_Maker] = []
+    asked: list[tuple[int, CardKey]] = []
     for application in compiled.loaded.profile.applications:
         own = [(i, key) for i, key in enumerate(compiled.keys) if key.application == application.name]
         internals = {(key.df, i): key for i, key in own if key.prove == "internal-authenticate"}
@@ -195,28 +213,40 @@ def _makers(by_id: ById) -> tuple[_Maker, ...]:
         for df in dict.fromkeys([bytes.fromhex(application.aid), *places]):
             makers.append(_fixed(Step(select(df), anything)))
             makers += [_reading(r) for r in reads if r.df == df]
-            makers += [_internal(key, i) for (at, i), key in internals.items() if at == df]
+            here = [(i, key) for (at, i), key in internals.items() if at == df]
+            asked += here
+            makers += [_internal(key) for _, key in here]
             makers += [_loading(load, i, compiled.keys[i]) for load, i in loads if compiled.keys[i].df == df]
         makers += [_arqc(compiled, a, spec, index) for a, spec, index in compiled.generate_acs if a.name == application.name]
-    return tuple(makers)
+    return _Opening(tuple(makers), tuple(asked))
 
 
 def _fixed(step: Step) -> _Maker:
-    return lambda _material, _challenge: (step,)
+    return lambda _material, _image, _asked: (step,)
 
 
 def _loading(load: Load, index: int, key: CardKey) -> _Maker:
-    return lambda material, _challenge: (load_step(load, index, key, material),)
+    return lambda material, _image, _asked: (load_step(load, index, key, material),)
 
 
 def fixed_steps(compiled: CompiledProfile, material: Material, challenge: Challenge) -> list[Step]:
     """All commands that need no earlier answer: per DF, SELECT, reads of public files, internal authentications; loads; ARQCs."""
-    return [step for make in _makers(ById(compiled)) for step in make(material, challenge)]
+    opening = _opening(ById(compiled))
+    blocks = [challenge(key.label, BLOCK[key.algorithm]) for _, key in opening.asked]
+    wanted = [(index, key, block) for (index, key), block in zip(opening.asked, blocks, strict=True)]
+    asked = iter(list(zip(blocks, material.blocks(wanted), strict=True)))
+    image = material.image.data
+    return [step for make in opening.makers for step in make(material, image, asked)]
 
 
-def externals(compiled: CompiledProfile) -> list[tuple[int, CardKey]]:
+def externals(compiled: CompiledProfile) -> tuple[tuple[int, CardKey], ...]:
     """Keys proven by EXTERNAL AUTHENTICATE: each costs one round trip."""
-    return [(i, key) for i, key in enumerate(compiled.keys) if key.prove == "external-authenticate"]
+    return _externals(ById(compiled))
+
+
+@lru_cache(maxsize=64)
+def _externals(by_id: ById) -> tuple[tuple[int, CardKey], ...]:
+    return tuple((i, key) for i, key in enumerate(by_id.compiled.keys) if key.prove == "external-authenticate")
 
 
 def external_question(key: CardKey) -> list[Step]:
@@ -227,17 +257,17 @@ def external_question(key: CardKey) -> list[Step]:
 
 def external_answer(index: int, key: CardKey, material: Material, random: bytes) -> Step:
     """EXTERNAL AUTHENTICATE with the card's random, the start of the next segment: only the right key gives 9000."""
-    cryptogram = material.block(index, key, random)
+    (cryptogram,) = material.blocks([(index, key, random)])
     command = bytes([0x00, 0x82, 0x00, key.kid, len(cryptogram)]) + cryptogram
     return Step(command, equal(f"EXTERNAL AUTHENTICATE {key.label}", b""), key.label)
 
 
-def conversation(compiled: CompiledProfile, material: Material, challenge: Challenge) -> Generator[list[Step], list[Answer], None]:
+def conversation(compiled: CompiledProfile, material: Material, challenge: Challenge) -> Generator[list[Step], list[bytes], None]:
     """The segments of the verification after the new channel opened: yields steps, is sent their answers, checked by the caller."""
     pending = fixed_steps(compiled, material, challenge)
     for index, key in externals(compiled):
         answers = yield [*pending, *external_question(key)]
-        pending = [external_answer(index, key, material, answers[-1].data)]
+        pending = [external_answer(index, key, material, answers[-1])]
     yield pending
 
 

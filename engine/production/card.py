@@ -21,7 +21,7 @@ from engine.personalize.scp02 import Scp02Session
 from engine.personalize.scp03 import Scp03Session
 from engine.personalize.script import ByteArray, script_of
 from engine.personalize.securechannel import SecureChannel
-from engine.personalize.segment import Answer, Segment, answers_of
+from engine.personalize.segment import Segment, answers_of, to_slab
 from engine.profiles.compile import CompiledProfile, channel_derivations
 from engine.profiles.model import ChannelKeys
 from keys.custody import Custody
@@ -30,7 +30,6 @@ from keys.errors import Corrupt, Denied
 from keys.kcv import kcv_array
 from keys.secrets import SecretArray
 
-SW_OK: Final = 0x9000
 GET_CPLC: Final = bytes.fromhex("80CA9F7F00")
 # Lengths of an INITIALIZE UPDATE response by the protocol it names (GPCS E.5.1.6; GPC Amendment D 7.1.1.6).
 RESPONSE_LENS: Final = {0x02: (28,), 0x03: (29, 32)}
@@ -99,12 +98,14 @@ class CardInMaking:
         self._session: SecureChannel | None = None
         self._wrapped = 0
         # the answers that were judged last, and the slab they came in: the end of one segment opens the next
-        self._judged: tuple[bytes, list[Answer]] | None = None
+        self._judged: tuple[bytes, list[bytes]] | None = None
         self._image: SecretArray | None = None
         self._keys: SecretArray | None = None
         self._issuer: SecretArray | None = None
+        # check values of the issuer's keys, as PUT KEY sends and echoes them
+        self._checks = b""
         self._steps: list[verification.Step] = []
-        self._talk: Generator[list[verification.Step], list[Answer], None] | None = None
+        self._talk: Generator[list[verification.Step], list[bytes], None] | None = None
         self._proof_challenge = b""
         self.identity: Identity | None = None
 
@@ -137,6 +138,7 @@ class CardInMaking:
         with working_for(self.profile.name):
             self._keys = derive_keys(self.compiled, columns, self.custody)
             self._issuer = static_keys(self.custody, self.profile.channel.issuer, identity.kdd)
+        self._checks = kcv_array(self.profile.channel.issuer.algorithm, self._issuer.array[:, 0]).tobytes()
         pins = pin_blocks(self.custody.hmac_key("pin"), [self.token], self.profile.pin.digits)
         self._image = build_images(self.compiled, columns, self._keys, pins)
         return image_digest(self._image.array[0], self.custody.hmac_key("image-digest"))
@@ -145,20 +147,21 @@ class CardInMaking:
 
     def personalization(self) -> Segment:
         """The whole personalization as one segment: EXTERNAL AUTHENTICATE to the first command of the new channel."""
-        commands = self._secured_commands()
-        self._wrapped = len(commands)
-        return self._emit([*commands, *self._reopen_commands()], journal_answers=True)
+        slab, after = self._secured(), self._reopen_commands()
+        self._wrapped = len(self._script.segment)
+        return self._emit(slab + to_slab(after), self._wrapped + len(after), journal_answers=True)
 
-    def _secured_commands(self) -> list[bytes]:
-        """EXTERNAL AUTHENTICATE and the script of the profile."""
+    def _secured(self) -> bytes:
+        """EXTERNAL AUTHENTICATE and the script of the profile, as a slab."""
         session, image, issuer = self._ready()
-        return [session.external_authenticate(), *session.wrap_script(self._script.apdus, self._row(session, image, issuer))]
+        return session.wrap_segment(self._script, self._row(session, image, issuer))
 
     def _row(self, session: SecureChannel, image: SecretArray, issuer: SecretArray) -> ByteArray:
         """The script's data for this card: every secret span of the image, and the issuer's keys, under the DEK, each on its own."""
-        script, source = self._script, self.profile.channel.issuer
+        script, checks = self._script, np.frombuffer(self._checks, np.uint8)
         count = len(script.single)
-        with SecretArray(script.rows(image.array)) as secrets, SecretArray.empty((count + 3, 16)) as clear:
+        with SecretArray.empty((1, len(script.row))) as secrets, SecretArray.empty((count + 3, 16)) as clear:
+            script.fill(secrets.array, image.array)
             row = secrets.array[0]
             # keys on their own, nearly all of the spans, and the issuer's: all of them in one call
             script.gather(row, clear.array[:count])
@@ -167,10 +170,9 @@ class CardInMaking:
             row[script.single] = hidden[:count]
             for offset, length in script.longer:
                 row[offset : offset + length] = np.frombuffer(session.dek_encrypt(row[offset : offset + length].data), np.uint8)
-            kcvs = kcv_array(source.algorithm, clear.array[count:])
             for i in range(3):
                 row[script.keys_at[i] : script.keys_at[i] + 16] = hidden[count + i]
-                row[script.kcvs_at[i] : script.kcvs_at[i] + 3] = kcvs[i]
+                row[script.kcvs_at[i] : script.kcvs_at[i] + 3] = checks[3 * i : 3 * i + 3]
             hidden_row: ByteArray = row.copy()
             return hidden_row
 
@@ -184,15 +186,15 @@ class CardInMaking:
         self._wrapped = 0
         self._talk = None
         self._close_session()
-        return self._emit(self._reopen_commands(), journal_answers=False)
+        commands = self._reopen_commands()
+        return self._emit(to_slab(commands), len(commands), journal_answers=False)
 
     def accept_personalization(self, slab: bytes) -> None:
         """Checks every answer, its response MAC where the channel has one, and PUT KEY's echo of version and check values."""
-        session, _, issuer = self._ready()
-        answers = self._answers(slab)
-        checked = self._check_responses(session, answers[1 : self._wrapped])
+        session, _, _ = self._ready()
+        checked = session.check_responses(self._answers(slab)[1 : self._wrapped])
         # the last but one; the last is SET STATUS
-        verification.equal("PUT KEY", bytes([int(self.profile.channel.issuer.kvn, 16)]) + self._issuer_kcvs(issuer))(checked[-2])
+        verification.equal("PUT KEY", bytes([int(self.profile.channel.issuer.kvn, 16)]) + self._checks)(checked[-2])
         self._close_session()
 
     def personalization_again(self, slab: bytes) -> None:
@@ -210,7 +212,7 @@ class CardInMaking:
 
         Gives the EXTERNAL AUTHENTICATE that completes the channel. Denied CHIP_CHANGED, CHIP_OTHER_KEYS, CARD_CRYPTOGRAM; Corrupt.
         """
-        response = self._answers(slab)[-1].data
+        response = self._answers(slab)[-1]
         issuer = self.profile.channel.issuer
         if identity_of(response, int(issuer.kvn, 16)).kdd != self._identity().kdd:
             raise Denied("CHIP_CHANGED", "the chip under the new keys is not the chip that was personalized")
@@ -248,7 +250,7 @@ class CardInMaking:
             # an applet that denies speaks against the card as much as one that answers wrongly
             raise Denied("VERIFY_FAILED", error.message) from None
         for step, answer in zip(self._steps, answers, strict=True):
-            step.check(answer.data)
+            step.check(answer)
         try:
             self._steps = self._talk.send(answers)
         except StopIteration:
@@ -274,21 +276,21 @@ class CardInMaking:
 
     # -- helpers -------------------------------------------------------------------------------------------------------
 
-    def _emit(self, commands: list[bytes], *, journal_answers: bool) -> Segment:
+    def _emit(self, slab: bytes, count: int, *, journal_answers: bool) -> Segment:
         self.sequence += 1
         self._judged = None
-        self.segment = Segment(self.sequence, tuple(commands), (SW_OK,) * len(commands), journal_answers)
+        self.segment = Segment(self.sequence, slab, count, journal_answers)
         return self.segment
 
     def _emit_steps(self) -> Segment:
-        return self._emit([step.command for step in self._steps], journal_answers=False)
+        return self._emit(to_slab([step.command for step in self._steps]), len(self._steps), journal_answers=False)
 
     def _segment(self) -> Segment:
         if self.segment is None:
             raise Corrupt("SEQUENCE", "no segment was sent")
         return self.segment
 
-    def _answers(self, slab: bytes) -> list[Answer]:
+    def _answers(self, slab: bytes) -> list[bytes]:
         """As `answers_of` the segment that was sent last."""
         if self._judged is None or self._judged[0] is not slab:
             self._judged = slab, answers_of(self._segment(), slab)
@@ -312,12 +314,6 @@ class CardInMaking:
 
     def _proof_material(self) -> verification.Material:
         return self.material()
-
-    def _check_responses(self, session: SecureChannel, answers: list[Answer]) -> list[bytes]:
-        return session.check_responses(answers)
-
-    def _issuer_kcvs(self, issuer: SecretArray) -> bytes:
-        return kcv_array(self.profile.channel.issuer.algorithm, issuer.array[:, 0]).tobytes()
 
     def _close_session(self) -> None:
         if self._session is not None:

@@ -84,7 +84,6 @@ class CardRoom:
                 """PRESENTED and INTENT in one transaction; for a chip that is not fresh the sighting alone is recorded."""
                 sighting = attempts.chip_seen(tx, identity.chip_id, attempt.station_id)
                 if sighting.usable:
-                    attempts.present(tx, token, chip_id=identity.chip_id, atr=atr, cplc=cplc, initialize_update_response=response)
                     attempts.intent(
                         tx,
                         token,
@@ -97,6 +96,7 @@ class CardRoom:
                         serials=serials,
                         psn=facts.psn,
                         max_chip_us=profile.chip.max_chip_time_s * 1_000_000,
+                        presented=(atr, cplc),
                     )
                 return sighting
 

@@ -29,6 +29,8 @@ log = structlog.get_logger("jobs")
 
 WATCH_S: Final = 0.25
 DEFAULT_PRIORITY: Final = 5
+# a forecast beyond a hundred years is none: it must fit the wire all the same
+_FAR_S: Final = 100 * 365 * 86_400.0
 _WAITS_FOR: Final = {
     JobState.STAGING: "an order file that can be taken in: none has arrived yet",
     JobState.PAUSED: "the operator: the job is paused",
@@ -270,4 +272,4 @@ class JobDesk:
 
 def _from_now(seconds: float) -> int:
     """Unix microseconds, in whole seconds: a forecast is no better, and who watches is not told of every change."""
-    return round(time.time() + seconds) * 1_000_000
+    return round(time.time() + min(seconds, _FAR_S)) * 1_000_000

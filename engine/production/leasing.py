@@ -100,15 +100,19 @@ class Leasing:
                     self._last_line[job_id] = found[-1]
                     self._dispatch.lines_ready(job_id, found)
 
-    async def reserve(self, assignment: Assignment) -> tuple[Attempt, str] | None:
-        """The attempt, durably RESERVED, and the name of its profile; None where the ledger knows better than to lease the line."""
+    async def reserve(self, assignment: Assignment, patience_s: float) -> tuple[Attempt, str] | None:
+        """The attempt, durably RESERVED, and the name of its profile; None where the ledger knows better than to lease the line.
+
+        The reservation may wait `patience_s` for others to share its commit.
+        """
         name = self._profile_of[assignment.job_id]
         challenge = os.urandom(8)
         lease_us = self._context.profile(name).profile.chip.lease_s * 1_000_000
         job_id, line_no, station_id = assignment.job_id, assignment.line_no, assignment.station_id
         try:
             attempt = await self._ledger.write(
-                lambda tx: attempts.reserve(tx, job_id, line_no, station_id, lease_us=lease_us, host_challenge=challenge)
+                lambda tx: attempts.reserve(tx, job_id, line_no, station_id, lease_us=lease_us, host_challenge=challenge),
+                patience_s=patience_s,
             )
         except CitycardError as error:
             log.warning("line not leased", job=job_id, line=line_no, reason=error.reason)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -19,20 +19,19 @@ from engine.dispatch.dispatcher import ALL_BUSY, Assignment, Dispatcher, Station
 from engine.ledger import attempts, jobs
 from engine.ledger.attempts import Attempt
 from engine.ledger.events import Gone
-from engine.ledger.states import BEFORE_INTENT, JOB_ENDED, AttemptState, ScrapReason
+from engine.ledger.states import BEFORE_INTENT, JOB_ENDED, ScrapReason
 from engine.ledger.timings import Timings
 from engine.ledger.timings import record as record_timings
 from engine.ledger.tx import Tx
-from engine.personalize.segment import Segment
-from engine.personalize.verification import grade_counts
-from engine.production.card import CardInMaking, lease_commands
+from engine.production.card import lease_commands
 from engine.production.cardroom import CardRoom
 from engine.production.context import Context
+from engine.production.judging import Judging
 from engine.production.keygate import OUT_OF_REACH, KeyGate, keys_to_blame
 from engine.production.leasing import Leasing
 from engine.production.metrics import Metrics
 from engine.production.outcomes import Outcomes
-from engine.production.settlement import Settlement, scrap_reason
+from engine.production.settlement import Settlement
 from engine.production.stationlink import Link, Run, StationHello, no_blank, station_view
 from engine.production.stationlog import StationLog
 from keys.errors import CitycardError, Conflict, Corrupt, Denied, NotFound, Precondition
@@ -40,6 +39,11 @@ from keys.errors import CitycardError, Conflict, Corrupt, Denied, NotFound, Prec
 log = structlog.get_logger("line")
 
 IDLE_S: Final = 1.0
+# How long a step of a card may wait for others to share its commit, and how many cards there must be for others to come along.
+STEP_S: Final = 0.02
+CROWD: Final = 32
+# How long a write that nobody waits for may wait for others to share its commit.
+STACKED_S: Final = 0.05
 
 
 class Line:
@@ -59,6 +63,7 @@ class Line:
         self._leasing = Leasing(context, dispatcher)
         self._cards = CardRoom(context)
         self.keys = KeyGate(context.custody)
+        self.judging = Judging(self, self._ledger, self._outcomes)
         self._settlement = Settlement(self, context, self._cards)
         self.draining = False
         self._moved = 0.0  # when a station last asked for work
@@ -84,6 +89,7 @@ class Line:
         for attempt in released:
             run = self._runs.get(attempt.token)
             if run is not None and not run.lock.locked():
+                run.over = True
                 self._give_back(run)
                 self._eject(run, attempt.token, "returned", "the job was stopped")
 
@@ -99,7 +105,7 @@ class Line:
             await asyncio.gather(*(self._lease(a) for a in assignments))
 
     async def _lease(self, assignment: Assignment) -> None:
-        reserved = await self._leasing.reserve(assignment)
+        reserved = await self._leasing.reserve(assignment, self.patience_s())
         held = self._links.get(assignment.station_id)
         if reserved is None:
             if held is not None:
@@ -157,7 +163,9 @@ class Line:
         """A chip answered the lease: who is it, is it fresh, build its image, INTENT, and the personalization leaves."""
         run = self._runs.get(token)
         if run is None:
-            await self._stray(token)
+            await self.stray(token)
+            return
+        if run.over:
             return
         async with run.lock:
             while True:
@@ -166,15 +174,15 @@ class Line:
                     run.card = card = await self._cards.prepare(run, atr, cplc, response)
                     break
                 except CitycardError as error:
-                    if await self.keys.passed(error, partial(self._wanted, run)):
+                    if await self.keys.passed(error, partial(self.wanted, run)):
                         continue
                     # a card that is not under way any more was given up meanwhile
-                    await (self._not_begun(run, token, error) if token in self._runs else self._stray(token))
+                    await (self._not_begun(run, token, error) if token in self._runs else self.stray(token))
                     return
             if self.keys.zeroized:
                 await self._end_zeroized(run, token)
             else:
-                self._link_of(run).segment(token, card.personalization())
+                self.link_of(run).segment(token, card.personalization())
 
     async def _not_begun(self, run: Run, token: int, error: CitycardError) -> None:
         """INTENT was not reached: the keys are to blame, or the chip is, or neither."""
@@ -191,7 +199,7 @@ class Line:
         """No chip answered as a blank does: an empty feeder and a broken reader cost nothing, a dead chip is rejected."""
         run = self._runs.get(token)
         if run is None:
-            await self._stray(token)
+            await self.stray(token)
         elif reason in ("no-blank", "reader"):
             await self.release(run, token, reason, detail)
             if reason == "reader":
@@ -199,92 +207,27 @@ class Line:
         else:
             await self._reject_blank(run, token, no_blank(reason, detail))
 
-    async def played(self, token: int, sequence: int, slab: bytes, stopped: str) -> None:
-        """Answers to a segment: check all of them, make the step durable, send what comes next."""
+    def stacked(self, token: int, bin_name: str) -> Coroutine[Any, Any, None]:
+        """The piece was seen falling: the attempt's last word, whatever the bin. What is left to be waited for.
+
+        Queued for the ledger when this returns, so that no lease given afterwards is durable before it: a head with a new blank in it
+        can no longer tell of the piece before.
+        """
         run = self._runs.get(token)
-        if run is None or run.card is None or run.card.segment is None or run.card.segment.sequence != sequence:
-            await self._stray(token)
-            return
-        async with run.lock:
-            while True:
-                try:
-                    await self._advance(run, run.card, token, slab, stopped)
-                    return
-                except CitycardError as error:
-                    # a card that is made inside a token needs it to the end: while it is gone the card waits
-                    if not await self.keys.passed(error, partial(self._wanted, run)):
-                        if self._wanted(run) or error.reason not in OUT_OF_REACH:  # else the ledger keeps it as it is
-                            reason = ScrapReason.TORN if stopped == "CHIP_GONE" or self.keys.zeroized else scrap_reason(error)
-                            await self.scrap(run, token, reason, error.message)
-                        return
-                if run.card.proving:  # a proof that was cut off begins anew
-                    self._link_of(run).segment(token, run.card.reopen())
-                    return
+        seen = self._ledger.submit(_seen(token, bin_name, None if run is None else run.timings), patience_s=STACKED_S)
+        return self._stacked(run, token, bin_name, seen)
 
-    async def _advance(self, run: Run, card: CardInMaking, token: int, slab: bytes, stopped: str) -> None:
-        if stopped in ("CHIP_GONE", "READER_GONE"):
-            raise Corrupt("TORN", f"the chip stopped answering in segment {card.sequence} ({stopped})")
-        if not run.encoded:
-            card.accept_personalization(slab)
-            await self._ledger.write(lambda tx: attempts.encoded(tx, token))
-            run.encoded = True
-            following: Segment | None = card.first_proof(slab)
-        elif card.proving:
-            following = card.next_proof(slab)
-        else:
-            following = card.first_proof(slab)
-        link = self._link_of(run)
-        if following is not None:
-            link.segment(token, following)
-            return
-        grades = grade_counts(card.compiled)
-        card.close()
-        run.proven = True
-        await self._ledger.write(lambda tx: attempts.verified(tx, token, proofs=grades))
-        link.print_card(token)
-
-    async def printed(self, token: int, *, ok: bool, detail: str) -> None:
-        """The face is on: the card is good, and only now may it fall into the good bin."""
-        run = self._runs.get(token)
-        if run is None:
-            await self._stray(token)
-            return
-        if not ok:
-            await self.scrap(run, token, ScrapReason.PRINT_FAILED, detail)
-            return
-
-        def finish(tx: Tx) -> None:
-            now = attempts.by_token(tx, token)
-            if now is not None and now.state is AttemptState.VERIFIED:
-                attempts.printed(tx, token)
-            attempts.good(tx, token)
-
-        try:
-            await self._ledger.write(finish)
-        except CitycardError as error:
-            log.warning("late success refused", token=token, reason=error.reason)
-            await self._stray(token)
-            return
-        self._outcomes.note(run, None)
-        self._link_of(run).eject(token, "good", "")
-
-    async def stacked(self, token: int, bin_name: str) -> None:
-        """The piece was seen falling: the attempt's last word, whatever the bin."""
-        run = self._runs.get(token)
-        await self.note_piece(token, bin_name, None if run is None else run.timings)
+    async def _stacked(self, run: Run | None, token: int, bin_name: str, seen: Awaitable[object]) -> None:
+        await self._in_time(seen)
         if run is not None:
             self._forget(token)
             if bin_name == "good":
                 self._dispatch.line_done(run.attempt.job_id, run.attempt.line_no)
             self._note_end(run.attempt.job_id)
 
-    async def note_piece(self, token: int, bin_name: str, timings: Timings | None = None) -> None:
-        def seen(tx: Tx) -> None:
-            attempt = attempts.stacked(tx, token, bin_name)
-            if timings is not None and timings.measured:
-                record_timings(tx, attempt.attempt_id, timings)
-
-        await self.quietly(seen)
+    async def note_piece(self, token: int, bin_name: str) -> None:
+        """A piece of which nothing else is known here was seen in a bin."""
+        await self.quietly(_seen(token, bin_name, None))
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -308,11 +251,17 @@ class Line:
 
     async def _ended(self, run: Run, token: int, write: Callable[[Tx], object], *, eject: bool) -> bool:
         """Ends an attempt and gives its line back. False when somebody else ended it before: the ledger then says where the piece goes."""
-        ended = await self.quietly(write)
+        if run.over:  # whoever ended it tells the station
+            return False
         run.over = True
+        try:
+            ended = await self.quietly(write)
+        except BaseException:
+            run.over = False
+            raise
         self._give_back(run)
         if not ended and eject:
-            await self._stray(token)
+            await self.stray(token)
         return ended
 
     def _eject(self, run: Run, token: int, bin_name: str, reason: str, *, eject: bool = True) -> None:
@@ -328,7 +277,7 @@ class Line:
     def _give_back(self, run: Run) -> None:
         self._leasing.line_back(run.attempt.job_id, run.attempt.line_no)
 
-    async def _stray(self, token: int) -> None:
+    async def stray(self, token: int) -> None:
         """A message for a card that is not under way here: given up meanwhile. The piece goes to the reject bin."""
         attempt = await self._ledger.aread(lambda conn: attempts.by_token(conn, token))
         if attempt is None:
@@ -341,8 +290,12 @@ class Line:
 
     async def quietly(self, function: Callable[[Tx], object]) -> bool:
         """A write that may come too late: the ledger's state then already says what happened. Whether it came in time."""
+        return await self._in_time(self._ledger.submit(function))
+
+    @staticmethod
+    async def _in_time(write: Awaitable[object]) -> bool:
         try:
-            await self._ledger.write(function)
+            await write
         except (Precondition, NotFound) as error:
             log.info("came too late", reason=error.reason, detail=error.message)
             return False
@@ -365,12 +318,12 @@ class Line:
         self._dispatch.line_back(job_id, line_no)
         await self.pump()
 
-    def _wanted(self, run: Run) -> bool:
+    def wanted(self, run: Run) -> bool:
         """Whether the card is still wanted: it was not given up, the server goes on, and its station is there."""
         held = self._links.get(run.station_id)
         return run.attempt.token in self._runs and not self.draining and held is not None and not held[0].gone
 
-    def _link_of(self, run: Run) -> Link:
+    def link_of(self, run: Run) -> Link:
         held = self._links.get(run.station_id)
         if held is None:
             raise Precondition("STATION_GONE", f"station {run.station_id} is not connected")
@@ -404,6 +357,15 @@ class Line:
         elif run.card is not None and not run.proven:
             await self.scrap(run, token, ScrapReason.TORN, "the keys were zeroized before the card was finished")
 
+    def patience_s(self) -> float:
+        """How long a step of a card may wait for others to share its commit: with few cards under way it would wait in vain."""
+        return STEP_S if len(self._runs) >= CROWD else 0.0
+
+    def prints(self, run: Run) -> bool:
+        """Whether the card's station has a printer."""
+        held = self._links.get(run.station_id)
+        return held is None or held[1].prints
+
     def under_way(self, run: Run) -> None:
         """Takes a card into hand again."""
         self._runs[run.attempt.token] = run
@@ -432,19 +394,13 @@ class Line:
         # a station asks for work when it has a blank: one that holds no card and asks for none has an empty feeder
         return reason if self._runs else "no station asks for work: their feeders are empty"
 
-    def holder(self, token: int) -> str | None:
-        """The station a card under way lies at; None for a token that is not under way."""
-        run = self._runs.get(token)
-        return None if run is None else run.station_id
+    def run(self, token: int) -> Run | None:
+        """A card under way; None for a token that is not."""
+        return self._runs.get(token)
 
     def jobs_running(self) -> int:
         """Jobs whose lines may be leased here."""
         return len(self._leasing)
-
-    def timings(self, token: int) -> Timings | None:
-        """Where the times of a card under way are collected; None where they would not be whole."""
-        run = self._runs.get(token)
-        return None if run is None else run.timings
 
     def shares(self) -> dict[str, float]:
         """For every job leased here, the share of all leases it would get now (see `Dispatcher.shares`)."""
@@ -486,3 +442,14 @@ class Line:
         """Ends the streams of all stations."""
         for link, _ in list(self._links.values()):
             link.close()
+
+
+def _seen(token: int, bin_name: str, timings: Timings | None) -> Callable[[Tx], None]:
+    """A piece was seen falling, with what its station measured of it."""
+
+    def seen(tx: Tx) -> None:
+        attempt = attempts.stacked(tx, token, bin_name)
+        if timings is not None and timings.measured:
+            record_timings(tx, attempt.attempt_id, timings)
+
+    return seen

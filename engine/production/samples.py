@@ -18,8 +18,8 @@ from engine.ledger.attempts import Attempt
 from engine.ledger.samples import Check
 from engine.personalize import sampling
 from engine.personalize.sampling import Probe
-from engine.personalize.segment import Answer, Segment, from_slab
-from engine.production.card import SW_OK, CardInMaking
+from engine.personalize.segment import SW_OK, Answer, Segment, from_slab
+from engine.production.card import CardInMaking
 from engine.production.cardroom import CardRoom
 from engine.production.context import Context
 from engine.production.stationlink import Run
@@ -112,8 +112,7 @@ class SampleTest:
 
     def _emit(self) -> Segment:
         self._sequence += 1
-        commands = tuple(probe.command for probe in self._probes)
-        return Segment(self._sequence, commands, (SW_OK,) * len(commands), journal_answers=False)
+        return Segment.of(self._sequence, [probe.command for probe in self._probes], journal_answers=False)
 
     def _judge(self, slab: bytes) -> tuple[str, list[Answer]]:
         """Why the test stops here ("" when it goes on), and the answers."""

@@ -5,7 +5,7 @@ Before INTENT the blank goes back. After it the card in hand is finished where t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from engine.ledger import attempts, jobs
@@ -23,17 +23,25 @@ from keys.errors import CitycardError, Corrupt
 PERSONALIZATION: Final = 1
 
 
+class Finisher(Protocol):
+    """Who finishes a card that was printed."""
+
+    async def printed(self, token: int, *, ok: bool, detail: str) -> None: ...
+
+
 class Hands(Protocol):
     """What the line does for a settlement."""
 
     keys: KeyGate
     draining: bool
 
+    @property
+    def judging(self) -> Finisher: ...
+
     def under_way(self, run: Run) -> None: ...
     async def release(self, run: Run, token: int, why: str, detail: str = "", *, eject: bool = True) -> None: ...
     async def scrap(self, run: Run, token: int, reason: ScrapReason, detail: str, *, eject: bool = True) -> None: ...
-    async def printed(self, token: int, *, ok: bool, detail: str) -> None: ...
-    async def stacked(self, token: int, bin_name: str) -> None: ...
+    def stacked(self, token: int, bin_name: str) -> Awaitable[None]: ...
     async def note_piece(self, token: int, bin_name: str) -> None: ...
     async def quietly(self, function: Callable[[Tx], object]) -> bool: ...
 
@@ -110,7 +118,7 @@ class Settlement:
 
     async def _finish_print(self, link: Link, run: Run, piece: FoundPiece) -> None:
         if run.attempt.state == "PRINTED" or piece.step == "printed":
-            await self._line.printed(run.attempt.token, ok=True, detail="")
+            await self._line.judging.printed(run.attempt.token, ok=True, detail="")
         elif piece.step == "printing":
             await self._line.scrap(run, run.attempt.token, ScrapReason.PRINT_FAILED, "printing was cut off: the face may be half printed")
         else:

@@ -66,6 +66,8 @@ class StationHello:
     transport: str
     found: list[FoundPiece]
     profiles: tuple[str, ...] = ()
+    # whether there is a printer; without one a proven card is good at once
+    prints: bool = True
 
 
 def station_view(hello: StationHello, in_flight: int, stopped: str | None) -> dict[str, object]:
@@ -88,8 +90,12 @@ class Run:
     station_id: str
     card: CardInMaking | None = None
     encoded: bool = False
+    # the segment whose answers were judged last
+    judged: int = 0
+    # a step of the card that may not be durable yet; whoever takes the next one waits for it
+    step: asyncio.Future[Attempt] | None = None
     proven: bool = False
-    # the attempt came to its end, and only the piece has still to fall
+    # the attempt comes to its end, or did: nothing that its station still says of the chip counts, and the piece has only to fall
     over: bool = False
     # of the chip, once it was presented
     lot: str = ""

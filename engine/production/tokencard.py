@@ -17,7 +17,7 @@ from engine.personalize import verification
 from engine.personalize.columns import Bytes2D, Column
 from engine.personalize.image import all_factors, fill_images, image_digest, pin_blocks
 from engine.personalize.securechannel import SecureChannel
-from engine.personalize.segment import Answer, Segment
+from engine.personalize.segment import Segment
 from engine.personalize.tokencard import TokenMaterial, card_keys, require_possible, spans_of
 from engine.personalize.tokenchannel import TokenChannel
 from engine.production.card import CardInMaking
@@ -50,8 +50,7 @@ class TokenCard(CardInMaking):
         self._holder = holder
         self._spans = spans_of(compiled)
         self._card_keys: list[CardKey] = []
-        self._commands: list[bytes] = []
-        self._checks = b""
+        self._slab = b""
 
     def prepare(self, columns: Mapping[str, Column]) -> bytes:
         """The image with cryptograms for secrets, and the secured commands; returns the image's keyed digest (32 bytes) for INTENT."""
@@ -68,7 +67,7 @@ class TokenCard(CardInMaking):
         for i, (key,) in enumerate(made[len(wanted) :]):
             self._issuer.array[i, 0] = np.frombuffer(key.cryptogram, np.uint8)
         self._checks = b"".join(key.kcv for (key,) in made[len(wanted) :])
-        self._commands = session.secured(self._script.apdus, self._row(session, self._image, self._issuer))
+        self._slab = session.wrap_segment(self._script, self._row(session, self._image, self._issuer))
         return image_digest(self._image.array[0], self.custody.hmac_key("image-digest"))
 
     def first_proof(self, slab: bytes) -> Segment:
@@ -85,7 +84,7 @@ class TokenCard(CardInMaking):
 
     def close(self) -> None:
         super().close()
-        self._commands = []
+        self._slab = b""
 
     # -- instead of the host's ---------------------------------------------------------------------------------------------
 
@@ -100,9 +99,9 @@ class TokenCard(CardInMaking):
         channel = self.profile.channel
         return TokenChannel.open(self._holder, source.master, host_challenge, response, int(channel.i, 16), int(channel.level, 16))
 
-    def _secured_commands(self) -> list[bytes]:
+    def _secured(self) -> bytes:
         self._ready()
-        return self._commands
+        return self._slab
 
     def _row(self, session: SecureChannel, image: SecretArray, issuer: SecretArray) -> Bytes2D:  # noqa: ARG002 - nothing is clear here
         script = self._script
@@ -111,12 +110,6 @@ class TokenCard(CardInMaking):
             row[script.keys_at[i] : script.keys_at[i] + 16] = issuer.array[i, 0]
             row[script.kcvs_at[i] : script.kcvs_at[i] + 3] = np.frombuffer(self._checks[3 * i : 3 * i + 3], np.uint8)
         return row
-
-    def _check_responses(self, session: SecureChannel, answers: list[Answer]) -> list[bytes]:  # noqa: ARG002 - it is the one below
-        return self._token_channel().check_responses([(answer.data, answer.sw) for answer in answers])
-
-    def _issuer_kcvs(self, issuer: SecretArray) -> bytes:  # noqa: ARG002 - cryptograms have none
-        return self._checks
 
     def _proof_material(self) -> verification.Material:
         if self._image is None:

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ log = structlog.get_logger("server")
 DRAIN_S: Final = 30.0
 # A card leaves hardly any cycles behind, so garbage is looked for rarely.
 GC_THRESHOLD: Final = (20_000, 20, 50)
+# The ledger's thread lets go of the interpreter with every statement; taking it back from a busy event loop must not take 5 ms each time.
+SWITCH_S: Final = 0.0005
 # SO_REUSEPORT is on by default in gRPC: a second server would share the port without a word.
 OPTIONS: Final = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 << 20), ("grpc.max_concurrent_streams", 4096))
 
@@ -172,6 +175,7 @@ async def _serve_until_told(
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
+    sys.setswitchinterval(SWITCH_S)
     ready(served.port)
     if shortfall := memory.shortfall():
         log.warning("keys are not locked in memory", why=shortfall)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 import grpc
@@ -13,6 +13,7 @@ import structlog
 from citycard.v1 import station_pb2 as pb
 from citycard.v1.station_pb2_grpc import StationServiceServicer
 
+from engine.ledger.timings import Timings
 from engine.personalize.segment import Segment, to_slab
 from engine.production.line import Line
 from engine.production.metrics import Metrics
@@ -46,7 +47,7 @@ class StreamLink:
         message = pb.Segment(
             token=token,
             sequence=segment.sequence,
-            commands=to_slab(segment.commands),
+            commands=segment.slab,
             expected=segment.expected_slab(),
             journal_answers=segment.journal_answers,
         )
@@ -108,23 +109,27 @@ class StationService(StationServiceServicer):
                 self._metrics.segment.observe(seconds)
 
     async def _read(self, station_id: str, messages: AsyncIterator[pb.ConnectRequest], link: StreamLink) -> None:
-        """Handles messages in order; what belongs to different cards runs side by side, what settles a card is awaited."""
+        """Handles messages in order; what then has to be waited for, for different cards, is waited for side by side."""
         running: set[asyncio.Task[None]] = set()
         try:
             async for message in messages:
                 kind = message.WhichOneof("message")
-                if kind in QUESTIONS:
-                    link.asked[getattr(message, kind).token] = time.perf_counter(), kind
-                if kind in CARD_MESSAGES and self._line.holder(getattr(message, kind).token) not in (None, station_id):
-                    log.error("a station spoke of another station's card", station=station_id, message=kind)
+                if kind is None:
                     continue
-                self._note_times(message, kind)
-                if kind == "credit":
-                    self._start(running, self._guard(self._line.credit(station_id, message.credit.count)))
-                elif kind == "stacked":
-                    await self._guard(self._line.stacked(message.stacked.token, message.stacked.bin))
-                elif kind is not None:
-                    self._start(running, self._guard(self._card(message, kind)))
+                body = getattr(message, kind)
+                if kind in CARD_MESSAGES:
+                    if kind in QUESTIONS:
+                        link.asked[body.token] = time.perf_counter(), kind
+                    run = self._line.run(body.token)
+                    if run is not None and run.station_id != station_id:
+                        log.error("a station spoke of another station's card", station=station_id, message=kind)
+                        continue
+                    if run is not None and run.timings is not None:
+                        _note_times(run.timings, kind, body)
+                for work in self._work(station_id, kind, body):
+                    task = asyncio.create_task(_guard(work))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
             link.left = True
         finally:
             # a card's step that has begun is finished: its outcome is in the ledger before the station is let go
@@ -132,53 +137,28 @@ class StationService(StationServiceServicer):
                 await asyncio.wait(running)
             link.close()
 
-    def _note_times(self, message: pb.ConnectRequest, kind: str | None) -> None:
-        """What the station measured of a card, kept until its piece was seen falling."""
-        if kind is None or kind not in CARD_MESSAGES:
-            return
-        timings = self._line.timings(getattr(message, kind).token)
-        if timings is None:
-            return
-        if kind == "presented":
-            p = message.presented
-            timings.reader, timings.feed_us = p.reader, p.feed_us
-            timings.played(p.apdu_us)
-        elif kind == "segment_played":
-            timings.played(message.segment_played.apdu_us)
-        elif kind == "printed":
-            timings.print_us = message.printed.print_us
-        elif kind == "not_presented":
-            timings.reader = message.not_presented.reader
-        else:
-            timings.eject_us, timings.waited_us = message.stacked.eject_us, message.stacked.waited_us
-
-    @staticmethod
-    def _start(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-    async def _guard(self, work: Any) -> None:  # noqa: ANN401
-        try:
-            await work
-        except CitycardError as error:
-            log.error("message not handled", reason=error.reason, message=error.message)
-        except Exception as error:  # noqa: BLE001 - one message must not end the stream with the other cards on it
-            note_unexpected(error)
-
-    async def _card(self, message: pb.ConnectRequest, kind: str) -> None:
+    def _work(self, station_id: str, kind: str, body: Any) -> Iterator[Coroutine[Any, Any, None]]:  # noqa: ANN401 - one of several messages
+        """What has to be waited for after a message; an error of one message must not end the stream with the other cards on it."""
         line = self._line
-        if kind == "presented":
-            p = message.presented
-            await line.presented(p.token, p.atr, p.cplc, p.initialize_update_response)
-        elif kind == "not_presented":
-            n = message.not_presented
-            await line.not_presented(n.token, n.reason, n.detail)
-        elif kind == "segment_played":
-            s = message.segment_played
-            await line.played(s.token, s.sequence, s.responses, s.stopped)
-        elif kind == "printed":
-            await line.printed(message.printed.token, ok=message.printed.ok, detail=message.printed.detail)
+        try:
+            if kind == "segment_played":
+                rest = line.judging.played(body.token, body.sequence, body.responses, body.stopped)
+                if rest is not None:
+                    yield rest
+            elif kind == "presented":
+                yield line.presented(body.token, body.atr, body.cplc, body.initialize_update_response)
+            elif kind == "stacked":
+                yield line.stacked(body.token, body.bin)
+                if body.credit:
+                    yield line.credit(station_id, body.credit)
+            elif kind == "credit":
+                yield line.credit(station_id, body.count)
+            elif kind == "printed":
+                yield line.judging.printed(body.token, ok=body.ok, detail=body.detail)
+            elif kind == "not_presented":
+                yield line.not_presented(body.token, body.reason, body.detail)
+        except Exception as error:  # noqa: BLE001 - see above
+            _note_error(error)
 
     @answered
     async def ListStations(self, request: pb.ListStationsRequest, context: Context) -> pb.ListStationsResponse:
@@ -196,5 +176,41 @@ class StationService(StationServiceServicer):
 def _hello(hello: pb.Hello) -> StationHello:
     found = [FoundPiece(f.token, bytes(f.kdd), f.step, f.sequence, bytes(f.responses), f.bin, f.head) for f in hello.found]
     return StationHello(
-        hello.station_id, tuple(hello.chip_types), hello.heads, hello.software, hello.transport, found, tuple(hello.profiles)
+        hello.station_id,
+        tuple(hello.chip_types),
+        hello.heads,
+        hello.software,
+        hello.transport,
+        found,
+        tuple(hello.profiles),
+        prints=not hello.no_printer,
     )
+
+
+async def _guard(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - one message must not end the stream with the other cards on it
+        _note_error(error)
+
+
+def _note_error(error: Exception) -> None:
+    if isinstance(error, CitycardError):
+        log.error("message not handled", reason=error.reason, message=error.message)
+    else:
+        note_unexpected(error)
+
+
+def _note_times(timings: Timings, kind: str, body: Any) -> None:  # noqa: ANN401 - one of several messages
+    """What the station measured of a card, kept until its piece was seen falling."""
+    if kind == "segment_played":
+        timings.played(body.apdu_us)
+    elif kind == "presented":
+        timings.reader, timings.feed_us = body.reader, body.feed_us
+        timings.played(body.apdu_us)
+    elif kind == "printed":
+        timings.print_us = body.print_us
+    elif kind == "not_presented":
+        timings.reader = body.reader
+    else:
+        timings.eject_us, timings.waited_us = body.eject_us, body.waited_us

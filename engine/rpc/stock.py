@@ -11,7 +11,7 @@ import grpc
 from citycard.v1 import stock_pb2 as pb
 from citycard.v1.stock_pb2_grpc import StockServiceServicer
 
-from engine.personalize.segment import Segment, to_slab
+from engine.personalize.segment import Segment
 from engine.production.samples import Outcome, Samples
 from engine.production.stockroom import Stockroom
 from engine.rpc.errors import answered, answering
@@ -101,7 +101,7 @@ class StockService(StockServiceServicer):
             async with self._samples.testing(chip_id=start.chip_id, attempt_id=start.attempt_id, by=start.by) as test:
                 step: Segment | Outcome = test.first()
                 while isinstance(step, Segment):
-                    segment = pb.SampleSegment(commands=to_slab(step.commands), expected=step.expected_slab())
+                    segment = pb.SampleSegment(commands=step.slab, expected=step.expected_slab())
                     yield pb.TestSampleResponse(segment=segment)
                     step = await test.played((await _next(messages, "responses")).responses)
             yield pb.TestSampleResponse(result=_result(step))

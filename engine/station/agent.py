@@ -44,8 +44,10 @@ class StationAgent:
         self._profiles = list(profiles)
         self._outbox: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
         self._inboxes: dict[int, asyncio.Queue[pb.ConnectResponse]] = {h.index: asyncio.Queue() for h in heads}
+        # heads that asked for a card and wait for its lease
         self._idle: dict[int, bool] = {}
         self._holding = False
+        self._leaving = False
         self.stopping = asyncio.Event()
 
     async def run(self, address: str, *, give_up_after_s: float | None = None) -> None:
@@ -69,6 +71,7 @@ class StationAgent:
 
     async def _serve(self, stub: StationServiceStub) -> None:
         self._outbox = asyncio.Queue()
+        self._idle, self._leaving = {}, False
         for index in self._inboxes:
             self._inboxes[index] = asyncio.Queue()
         hello = pb.Hello(
@@ -78,6 +81,7 @@ class StationAgent:
             software=SOFTWARE,
             transport=self._transport,
             profiles=self._profiles,
+            no_printer=not any(head.prints for head in self._heads),
         )
         pieces: dict[int, FoundPiece | None] = {}
         for head in self._heads:
@@ -132,7 +136,7 @@ class StationAgent:
             waiting = [h for h in self._heads if h.index == response.eject.head]
         else:
             waiting = [h for h in self._heads if token and h.token == token]
-        if not waiting and kind == "lease":
+        if not waiting and kind == "lease" and not self._leaving:
             waiting = [h for h in self._heads if self._idle.get(h.index)]
             if waiting:
                 self._idle[waiting[0].index] = False
@@ -146,17 +150,21 @@ class StationAgent:
             head.token = piece.token
             await self._until_ejected(head, inbox)
         while True:
-            if self.stopping.is_set():
-                self._maybe_finish()
-                await asyncio.Event().wait()
-            if not await self._blocking(head.path.available):
-                await _wait(self.stopping, 0.25)
-                continue
-            self._idle[head.index] = True
-            self._send(credit=pb.Credit(count=1))
+            # else it asked with the piece before
+            if not self._idle.get(head.index):
+                if self.stopping.is_set():
+                    self._maybe_finish()
+                    await asyncio.Event().wait()
+                if not await self._blocking(head.path.available):
+                    await _wait(self.stopping, 0.25)
+                    continue
+                self._idle[head.index] = True
+                self._send(credit=pb.Credit(count=1))
             lease = await self._next(inbox)
             if lease is None:
-                continue
+                self._maybe_finish()
+                # while other heads finish theirs, what this one asked for may still come
+                lease = await inbox.get()
             await _shielded(self._lease(head, lease.lease))
             await self._until_ejected(head, inbox)
 
@@ -174,6 +182,7 @@ class StationAgent:
 
     def _maybe_finish(self) -> None:
         if all(h.token == 0 or self._idle.get(h.index, False) for h in self._heads):
+            self._leaving = True
             self._outbox.put_nowait(None)
 
     async def _until_ejected(self, head: Head, inbox: asyncio.Queue[pb.ConnectResponse]) -> None:
@@ -194,7 +203,11 @@ class StationAgent:
                     log.warning("piece not good", head=head.index, bin=bin_name, reason=message.eject.reason)
                 eject_us = await _shielded(self._blocking(head.eject, bin_name))
                 head.settle()
-                self._send(stacked=pb.Stacked(token=token, bin=bin_name, eject_us=eject_us, waited_us=head.waited_us))
+                while not inbox.empty():  # of the piece that is gone; the next lease comes when it is asked for
+                    inbox.get_nowait()
+                more = not self.stopping.is_set() and await self._blocking(head.path.available)
+                self._idle[head.index] = more
+                self._send(stacked=pb.Stacked(token=token, bin=bin_name, eject_us=eject_us, waited_us=head.waited_us, credit=int(more)))
                 return
 
     async def _lease(self, head: Head, lease: pb.Lease) -> None:

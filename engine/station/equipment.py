@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.chip.transport import Transport
 
@@ -32,7 +32,10 @@ class CardPath(Protocol):
 
 
 class Printer(Protocol):
-    """Prints the face of the card in the head."""
+    """Prints the face of the card in the head. `prints`: whether anything is printed at all."""
+
+    @property
+    def prints(self) -> bool: ...
 
     def print_card(self) -> None:
         """Returns when printed; raises Unavailable PRINT_FAILED."""
@@ -41,6 +44,8 @@ class Printer(Protocol):
 
 class NoPrinter:
     """Encoding stations print nothing: the step is there and always done."""
+
+    prints: Final = False
 
     def print_card(self) -> None:
         return

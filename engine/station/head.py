@@ -142,6 +142,11 @@ class Head:
                 return Played(responses, times, "REFUSED")
         return Played(responses, times, "")
 
+    @property
+    def prints(self) -> bool:
+        """Whether this head has a printer."""
+        return self._printer.prints
+
     def print_card(self) -> int:
         """Prints, and gives the microseconds it took; journaled before and after: a print that may have begun must not be repeated."""
         self._note("printing")

@@ -18,7 +18,8 @@ import cext
 from keys import diversify
 from keys.algorithms import Algorithm
 from keys.custody import Derivation, Method
-from keys.diversify import Purpose
+from keys.diversify import KDD_LEN, Purpose
+from keys.diversify.globalplatform import kdf3_messages
 from keys.errors import InvalidInput
 from keys.parity import Parity, odd_parity
 from keys.secrets import SecretArray, SecretBytes
@@ -43,6 +44,8 @@ class _Group:
     masters: SecretArray = field(init=False)
     # the places as a slice where they lie together, which is nearly always
     at: slice | npt.NDArray[np.intp] = field(init=False)
+    # of KDF3: a chip's messages but for its KDD
+    messages: ByteArray | None = None
 
 
 class Plan:
@@ -71,6 +74,8 @@ class Plan:
             group.masters = SecretArray(masters)
             first, last = group.places[0], group.places[-1]
             group.at = slice(first, last + 1) if last - first + 1 == len(group.places) else np.array(group.places, np.intp)
+            if group.method == "gp-kdf3":
+                group.messages = kdf3_messages(np.zeros((len(group.places), KDD_LEN), np.uint8), group.purposes)
         self._widths = [wanted.factor_lens for wanted in self._derivations]
 
     def run(self, factors: Sequence[ByteArray]) -> SecretArray:
@@ -78,7 +83,9 @@ class Plan:
         n = check_factors(self._derivations, factors, self._widths)
         result = SecretArray.empty((len(self._derivations), n, KEY_LEN))
         for group in self._groups:
-            if n < ONE_KEY_PER_CALL_FROM:
+            if n == 1 and isinstance(group.at, slice) and group.method in ("pboc", "gp-kdf3"):
+                self._of_one_card(group, factors, result.array[group.at, 0])
+            elif n < ONE_KEY_PER_CALL_FROM:
                 self._by_lane(group, factors, n, result.array)
             else:
                 self._by_key(group, factors, result.array)
@@ -88,6 +95,19 @@ class Plan:
         """Wipes the masters held."""
         for group in self._groups:
             group.masters.close()
+
+    @staticmethod
+    def _of_one_card(group: _Group, factors: Sequence[ByteArray], out: ByteArray) -> None:
+        """`_by_lane` for the two methods that every card of a line is made with: straight into locked memory."""
+        lanes, masters = _stacked([factors[place] for place in group.places]), group.masters.array
+        if group.messages is not None:
+            messages = group.messages.copy()
+            messages[:, -KDD_LEN:] = lanes
+            cext.aes_cmac(masters, messages, out=out)
+        elif group.algorithm == "3des":
+            cext.tdes_pboc(masters, lanes, group.parity == "odd", out=out)
+        else:
+            cext.sm4_pboc(masters, lanes, out=out)
 
     @staticmethod
     def _by_lane(group: _Group, factors: Sequence[ByteArray], n: int, result: ByteArray) -> None:

@@ -66,7 +66,13 @@ def gp_kdf3(masters: BytesOrArray, kdds: BytesOrArray, purpose: Purposes) -> Byt
     kdd = rows(kdds, KDD_LEN, "kdds")
     n = len(kdd)
     keys = check_masters("aes", masters, n, KEY_LENS["aes"])
-    fixed = np.zeros((n, 5 + KDD_LEN), np.uint8)
-    fixed[:, 3] = purpose_bytes(purpose, n)
-    fixed[:, 5:] = kdd
-    return counter_mode(keys, np.empty((n, 0), np.uint8), 1, fixed, keys.shape[-1])
+    return counter_mode(keys, np.empty((n, 0), np.uint8), 1, kdf3_messages(kdd, purpose)[:, 1:], keys.shape[-1])
+
+
+def kdf3_messages(kdds: ByteArray, purpose: Purposes) -> ByteArray:
+    """What the first CMAC of KDF3 is over for KDDs (n, 10), the KDD at the end: (n, 16). An AES-128 key is that CMAC."""
+    messages = np.zeros((len(kdds), 6 + KDD_LEN), np.uint8)
+    messages[:, 0] = 1
+    messages[:, 4] = purpose_bytes(purpose, len(kdds))
+    messages[:, 6:] = kdds
+    return messages

@@ -125,8 +125,8 @@ CASES = {
     "failures and stops": (scenario(failures=BREAKS), 0.01),
     "stops many times a shift": (scenario(failures=replace(BREAKS, uptime_hours=Range(0.2, 0.2), repair_minutes=Range(3, 3))), 0.02),
     "two kinds, one printer for three readers": (scenario(groups=TWO, failures=BREAKS), 0.015),
-    "a slow token": (scenario(groups=TWO, hsm=Hsm(Range(10, 10), 40)), 0.02),
-    "a token that is some of the limit": (scenario(groups=TWO, hsm=Hsm(Range(12, 12), 24)), 0.02),
+    "a slow token": (scenario(groups=TWO, hsm=Hsm(40, Range(10, 10))), 0.02),
+    "a token that is some of the limit": (scenario(groups=TWO, hsm=Hsm(24, Range(12, 12))), 0.02),
     "a slow server": (scenario(groups=TWO, engine=Engine(1, 2, Range(6000, 6000))), 0.03),
     "too few people": (scenario(groups=TWO, staff=Staff(3, 1)), 0.015),
 }

@@ -88,3 +88,15 @@ def test_remakes_widen_the_range() -> None:
     assert many.late_s > few.late_s
     assert many.middle_s == few.middle_s, "the pace counts good cards: what is lost has slowed it already"
     assert math.isclose(few.early_s * few.late_s, few.middle_s**2, rel_tol=1e-9)
+
+
+def test_bursts_leave_a_range_that_can_be_told() -> None:
+    """Hundreds of cards at two moments, and one card left: the scatter is enormous, the range must not be."""
+    keeper = PaceKeeper()
+    for at in [0.0] * 300 + [100.0] * 300:
+        keeper.card(at)
+    pace = keeper.pace(100.0, 300)
+    assert pace is not None
+    assert pace.dispersion > 100
+    guess = finishes(pace, {"job": Waiting(1, 1, 1.0)})["job"]
+    assert 0 < guess.early_s < guess.middle_s < guess.late_s < 20 * guess.middle_s

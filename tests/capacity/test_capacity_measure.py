@@ -23,6 +23,7 @@ from engine.capacity.measure import cards, chips, custody, disk, kernels, merge,
 from engine.capacity.measure.probe import NOT_MEASURED, Probe
 from engine.capacity.profile import FORMAT, CapacityProfile, Measurement, load, save
 from engine.cli.capacity import measure as command
+from engine.cli.capacity import probes
 from engine.cli.teststore import create_test_store
 from engine.ledger.store import Ledger
 from engine.load.result import Spread, Window
@@ -238,9 +239,7 @@ def window(**changes: Any) -> Window:
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Measurement]]:
     """Measures streams of two stations against load runs that give the windows told."""
-    asked = command._Asked(
-        tmp_path / "p.json", tmp_path, [PROFILES[0]], [2], command._QUICK, 1, "", False, None, None, False, None, [], None
-    )
+    asked = probes.Asked(tmp_path / "p.json", tmp_path, [PROFILES[0]], [2], command._QUICK, 1, "", False, None, None, False, None, [], None)
 
     def measure(*windows: Window) -> list[Measurement]:
         async def drive(_address: str, settings: Settings) -> Any:
@@ -248,7 +247,7 @@ def streams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., li
             return SimpleNamespace(windows=list(windows))
 
         monkeypatch.setattr("engine.load.run.drive", drive)
-        return command._stream(asked, "127.0.0.1:1", PROFILES[0], 2)
+        return probes._stream(asked, "127.0.0.1:1", PROFILES[0], 2)
 
     return measure
 

@@ -19,6 +19,7 @@ from engine.capacity.profile import CapacityProfile, Measurement, save
 from engine.capacity.result import PlanResult
 from engine.capacity.scenario.file import require_scenario
 from engine.capacity.scenario.model import Blanks, Counter, Engine, Failures, Group, Hsm, Orders, Range, Scenario, Shift, Staff, Times
+from engine.capacity.simulation.inputs import resolve
 from engine.cli.capacity import app
 from keys.errors import InvalidInput
 
@@ -97,7 +98,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_another():
 
 
 def test_what_one_more_gives_is_told_from_noise():
-    asked = scenario(hsm=Hsm(Range(200, 200), 10), engine=Engine(1, 2, Range(2, 2)), blanks=Blanks(100_000, 1000))
+    asked = scenario(hsm=Hsm(10, Range(200, 200)), engine=Engine(1, 2, Range(2, 2)), blanks=Blanks(100_000, 1000))
     gains = {one.field: one for one in small(asked).marginal}
     assert gains["groups.a.count"].real
     # a fifth of 19 days of work, and a weekend perhaps
@@ -113,7 +114,7 @@ def test_what_one_more_gives_is_told_from_noise():
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"hsm": Hsm(Range(1, 1), 20)}, "hsm"),
+        ({"hsm": Hsm(20, Range(1, 1))}, "hsm"),
         ({"engine": Engine(1, 1, Range(15_000, 15_000))}, "engine"),
         ({"blanks": Blanks(2000, 3000)}, "blanks"),
         ({"staff": Staff(1, 2)}, "staff"),
@@ -249,3 +250,25 @@ def test_a_sweep_that_is_none_is_refused(sweep):
     found = command(str(DATA / "scenario-bureau.toml"), "--sweep", sweep)
     assert isinstance(found.exception, InvalidInput)
     assert found.exception.reason == "SWEEP"
+
+
+def test_a_token_that_was_measured_limits_as_one_that_was_said() -> None:
+    """Two calls of a card, 0.3 s and 0.2 s, are two cards a second, however many calls a card is said to need."""
+    calls = [
+        Measurement(
+            "hsm_call_seconds", "s", {"profile": "p", "custody": custody, "operation": what, "batch": batch}, Distribution.constant(time)
+        )
+        for custody, what, batch, time in (
+            ("software", "channel-keys", "1", 1e-5),
+            ("token", "channel-keys", "1", 0.3),
+            ("token", "card-keys", "1", 0.2),
+            ("token", "card-keys", "64", 5.0),
+        )
+    ]
+    base = profile()
+    found = resolve(scenario(hsm=Hsm(12)), msgspec.structs.replace(base, measurements=[*base.measurements, *calls]), 4, 1)
+    assert found.calls_per_s == pytest.approx([24.0] * 4)
+    two = resolve(scenario(hsm=Hsm(12, count=2)), msgspec.structs.replace(base, measurements=[*base.measurements, *calls]), 4, 1)
+    assert two.calls_per_s == pytest.approx([48.0] * 4)
+    with pytest.raises(InvalidInput, match="hsm: calls_per_second is neither in the scenario nor measured"):
+        resolve(scenario(hsm=Hsm(12)), msgspec.structs.replace(base, measurements=[*base.measurements, calls[0]]), 4, 1)

@@ -1,12 +1,18 @@
 """The kernels at every level this machine runs."""
 
+import os
+
 import pytest
 
 import cext
 from cext import _kernels
+from cext.cpu import VARIABLE
 
-LEVELS = [pytest.param((name, ()), id=name) for name in cext.available_levels()]
-if "avx2" in cext.available_levels():
+# Of its own choice a process tests every level; told one (`make levels`), that one, and all the rest of the tests at it.
+ASKED = os.environ.get(VARIABLE, "auto")
+NAMES = cext.available_levels() if ASKED == "auto" else (cext.kernel_level(),)
+LEVELS = [pytest.param((name, ()), id=name) for name in NAMES]
+if "avx2" in NAMES:
     # What a CPU without AES-NI runs: the same level with other kernels.
     LEVELS.append(pytest.param(("avx2", ("aesni",)), id="avx2-without-aesni"))
 

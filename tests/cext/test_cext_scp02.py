@@ -102,6 +102,16 @@ def test_cards_as_lanes_equal_the_definition(n):
         assert chain[i].tobytes() == last
 
 
+def test_as_a_slab_each_command_stands_behind_its_length():
+    enc, mac, chain, plain = (data(3, width, seed=i) for i, width in enumerate((16, 16, 8, 300)))
+    again = chain.copy()
+    made = [cext.slab_split(row.tobytes()) for row in cext.scp02_wrap(enc, mac, chain, SEGMENT, plain, slab=True)]
+    plainly = cext.scp02_wrap(enc, mac, again, SEGMENT, plain)
+    assert [b"".join(commands) for commands in made] == [row.tobytes() for row in plainly]
+    assert [len(commands) for commands in made] == [len(SEGMENT)] * 3
+    assert np.array_equal(chain, again)
+
+
 def test_a_segment_in_two_parts_is_the_segment():
     enc, mac, plain = data(3, 16), data(3, 16, seed=2), data(3, 300)
     whole, parts = np.zeros((3, 8), np.uint8), np.zeros((3, 8), np.uint8)

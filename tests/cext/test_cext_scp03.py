@@ -100,6 +100,19 @@ def test_a_whole_segment_as_the_session_of_one_card_wraps_it(test):
     assert rows(cext.scp03_wrap(*keys, chain, apdus, data.reshape(1, -1))) == [b"".join(wanted)]
 
 
+@pytest.mark.parametrize("n", [1, 33])
+def test_as_a_slab_each_command_stands_behind_its_length(n):
+    enc, mac, chain, plain = (random_bytes(i, n, width) for i, width in enumerate((16, 16, 16, 300)))
+    apdus = np.array([(i, 40 * i, 0x80, 0xE2, 0, i, i % 2, -i % 3 - 1, i + 1) for i in range(6)], cext.APDU)
+    chains, again = np.empty((6 * n, 16), np.uint8), chain.copy()
+    made = [cext.slab_split(row) for row in rows(cext.scp03_wrap(enc, mac, chain, apdus, plain, chains=chains, slab=True))]
+    assert [b"".join(commands) for commands in made] == rows(cext.scp03_wrap(enc, mac, again, apdus, plain))
+    assert all(
+        command[4] + 5 == len(command) - (apdu["le"] >= 0) for commands in made for command, apdu in zip(commands, apdus, strict=True)
+    )
+    assert np.array_equal(chains.reshape(n, 6, 16)[:, -1], again)
+
+
 def test_two_segments_are_one():
     enc, mac, plain = random_bytes(1, 3, 16), random_bytes(2, 3, 16), random_bytes(3, 3, 200)
     apdus = np.array([(i * 20, 20, 0x80, 0xE2, 0, i, 1, -1, i + 1) for i in range(6)], cext.APDU)

@@ -23,7 +23,7 @@ typedef struct {
     const uint8_t *mac_keys, *chain;
     size_t chain_len;
     const cc_apdu *apdus;
-    size_t commands;
+    size_t commands, prefix;
     const uint8_t *expect;
     size_t width;
     const uint8_t *kcv;
@@ -100,7 +100,8 @@ static inline cc_segment segment_of(const cc_call *call, const cc_room *room)
 {
     return (cc_segment){
         .enc_keys = room->keys, .mac_keys = room->mac_keys, .key_len = call->key_len, .chain = room->chain, .apdus = call->apdus,
-        .commands = call->commands, .plain = room->data, .plain_stride = call->length, .out = room->out, .out_stride = call->width};
+        .commands = call->commands, .plain = room->data, .plain_stride = call->length, .out = room->out, .out_stride = call->width,
+        .prefix = call->prefix};
 }
 
 #include "calls_sm4.h"
@@ -123,7 +124,8 @@ static inline int is_first(size_t c)
 {
     for (size_t before = 0; before < c; before++)
         if (!strcmp(calls[before].kernel, calls[c].kernel) && calls[before].shared == calls[c].shared &&
-            calls[before].key_len == calls[c].key_len && calls[before].method == calls[c].method && !calls[before].iv == !calls[c].iv)
+            calls[before].key_len == calls[c].key_len && calls[before].method == calls[c].method && !calls[before].iv == !calls[c].iv &&
+            calls[before].prefix == calls[c].prefix)
             return 0;
     return 1;
 }

@@ -55,6 +55,7 @@ def line(test: dict[str, object]) -> str:
         "chain_len": size(given.get("chain")),
         "apdus": "(const cc_apdu[]){" + ",".join("{" + ",".join(map(str, a)) + "}" for a in apdus) + "}" if apdus else "NULL",
         "commands": len(apdus),
+        "prefix": 2 if options.get("slab") else 0,
         "expect": spelled(expect[0]),
         "width": size(expect[0]),
         "kcv": spelled(expect[1]) if len(expect) > 1 else "NULL",

@@ -76,30 +76,34 @@ def wrap(family, kek, key, mode, iv):
     return ecb(family, kek, key) if mode == "ecb" else cbc(family, kek, key, iv)
 
 
-def scp03(enc, mac, chain, plain):
+def scp03(enc, mac, chain, plain, join=b"".join):
     """GlobalPlatform Amendment D 6.2.4, 6.2.6."""
-    out = b""
+    out = []
     for offset, length, cla, ins, p1, p2, encrypt, le, counter in APDUS:
         body = plain[offset : offset + length]
         if encrypt and body:
             body = cbc("aes", enc, pad80(body, 16), ecb("aes", enc, counter.to_bytes(16, "big")))
         secured = bytes([cla | 4, ins, p1, p2, len(body) + 8]) + body
         chain = cmac("aes", mac, chain + secured)
-        out += secured + chain[:8] + (b"" if le < 0 else bytes([le]))
-    return out
+        out.append(secured + chain[:8] + (b"" if le < 0 else bytes([le])))
+    return join(out)
 
 
-def scp02(enc, mac, chain, plain):
+def scp02(enc, mac, chain, plain, join=b"".join):
     """GlobalPlatform Card Specification E.4.4, E.4.5: ICV encryption, C-MAC on the unmodified length and data."""
-    out = b""
+    out = []
     for offset, length, cla, ins, p1, p2, encrypt, le, _ in APDUS:
         body = plain[offset : offset + length]
         iv = ecb("tdes", mac[:8], chain) if any(chain) else chain
         chain = retail_mac(mac, pad80(bytes([cla | 4, ins, p1, p2, len(body) + 8]) + body, 8), iv)
         if encrypt and body:
             body = cbc("tdes", enc, pad80(body, 8))
-        out += bytes([cla | 4, ins, p1, p2, len(body) + 8]) + body + chain + (b"" if le < 0 else bytes([le]))
-    return out
+        out.append(bytes([cla | 4, ins, p1, p2, len(body) + 8]) + body + chain + (b"" if le < 0 else bytes([le])))
+    return join(out)
+
+
+def slab(items):
+    return b"".join(len(item).to_bytes(2, "big") + item for item in items)
 
 
 def pad80(message, block):
@@ -174,11 +178,11 @@ class Answers:
         self.add(f"{family}_pboc_wrapped", expect, shared=shared, rows=rows, options=options)
 
     def channels(self):
-        for chain in (bytes(16), IV):
-            rows = {"enc_keys": KEY, "mac_keys": KEK, "chain": chain, "plain": TEXT}
-            self.add("scp03_wrap", scp03(KEY, KEK, chain, TEXT), rows=rows, options={"apdus": APDUS})
+        for chain, join, form in ((IV, slab, {"slab": True}), (bytes(16), b"".join, {})):
+            rows, options = {"enc_keys": KEY, "mac_keys": KEK, "chain": chain, "plain": TEXT}, {"apdus": APDUS} | form
+            self.add("scp03_wrap", scp03(KEY, KEK, chain, TEXT, join), rows=rows, options=options)
             rows["chain"] = chain[:8]
-            self.add("scp02_wrap", scp02(KEY, KEK, chain[:8], TEXT), rows=rows, options={"apdus": APDUS})
+            self.add("scp02_wrap", scp02(KEY, KEK, chain[:8], TEXT, join), rows=rows, options=options)
 
 
 def spell(arguments):

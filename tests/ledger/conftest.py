@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,15 @@ class TurnedClock:
         return self.wall
 
 
+@functools.cache
+def empty_ledger() -> bytes:
+    """A ledger as the migrations make it. Once for all the tests of a process, which would else migrate hundreds of times."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        Ledger.open(path, TurnedClock()).close()
+        return path.read_bytes()
+
+
 @dataclass
 class World:
     """One ledger file, opened and reopened, with one running job of a few lines."""
@@ -43,6 +54,8 @@ class World:
     serial: int = 0
 
     def __post_init__(self) -> None:
+        if not self.path.exists():
+            self.path.write_bytes(empty_ledger())
         self.ledger = Ledger.open(self.path, self.clock)
 
     def reopen(self) -> None:

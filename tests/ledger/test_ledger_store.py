@@ -26,10 +26,11 @@ def pools(conn) -> int:
     return conn.execute(select(func.count()).select_from(schema.serial_pools)).scalar_one()
 
 
-def test_a_new_ledger_is_private_and_holds_the_newest_schema(world):
-    assert stat.S_IMODE(world.path.stat().st_mode) == 0o600
-    found = world.see(lambda conn: MigrationContext.configure(conn).get_current_revision())
-    assert found == newest()
+def test_a_new_ledger_is_private_and_holds_the_newest_schema(tmp_path):
+    path = tmp_path / "new.db"
+    with Ledger.open(path) as ledger:
+        assert ledger.read(lambda conn: MigrationContext.configure(conn).get_current_revision()) == newest()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_migrations_build_exactly_the_tables_the_code_uses(world):

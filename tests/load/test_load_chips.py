@@ -81,8 +81,14 @@ def test_a_spoiled_answer_of_a_recorded_chip_is_refused(recording, loaded, custo
 
     def spoil(number, answers):
         if number == segment:
-            # the first answer that holds cryptograms or data, and no FCI of a SELECT
-            at = next(i for i, answer in enumerate(answers) if len(answer) > 2 and answer[0] != 0x6F) if number else 3
+            # what is checked: the PUT KEY echo or a status word, a file's content, the word on an external authentication
+            at = (
+                next(i for i, answer in enumerate(answers) if len(answer) > 2 and answer[0] != 0x6F)
+                if number == 1
+                else 3
+                if number == 0
+                else 0
+            )
             answers[at] = bytes([answers[at][0] ^ 1]) + answers[at][1:]
 
     with pytest.raises(CitycardError):

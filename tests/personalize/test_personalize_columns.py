@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.personalize.columns import as_matrix, cut_gb, text_columns, write_texts
+from engine.personalize.columns import as_matrix, cut_gb, text_columns, write_text, write_texts
 from engine.profiles.model import Item
 from engine.profiles.plan import TextFill, plan_texts
 from keys.errors import InvalidInput
@@ -25,6 +25,10 @@ def encode(columns, items, codec, length, rows, *, known=None, full=False):
     for first in {0, rows // 2}:
         write_texts(plan, text_columns(plan, columns, rows), image[first : rows // 2 if first == 0 and rows > 1 else rows], first)
     assert (image[:, [0, -1]] == 0xEE).all()
+    for row in range(rows):
+        alone = np.full(length + 2, 0xEE, np.uint8)
+        done = write_text(plan, {name: texts[row : row + 1] for name, texts in columns.items()}, alone)
+        assert bytes(alone) == (bytes(image[row]) if done else b"\xee" * (length + 2))
     return [bytes(row) for row in image[:, 1:-1]]
 
 
@@ -111,6 +115,10 @@ def test_what_does_not_fit_is_named(texts, codec, length, known, full, reason, s
     with pytest.raises(InvalidInput, match=says) as error:
         encode({"a": column(texts)}, [Item(field="a")], codec, length, len(texts), known={"a": known}, full=full)
     assert error.value.reason == reason
+    # a card on its own: left to the function that names what is wrong, and nothing is written
+    plan, image = plan_texts([TextFill(0, length, (Item(field="a"),), codec, full)], {"a": known}), np.zeros(length, np.uint8)
+    assert not write_text(plan, {"a": column(texts[-1:])}, image)
+    assert not image.any()
 
 
 def test_a_short_pan_never_shifts_what_follows():

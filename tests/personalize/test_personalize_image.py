@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pyemv import kd
 
+from engine.personalize.columns import write_text
 from engine.personalize.image import build_images, card_factors, derive_keys, image_digest, key_check_values, pin_blocks
 from engine.production.context import attempt_columns
 from engine.profiles.compile import compile_profile
@@ -58,6 +59,13 @@ def test_images_equal_cards_made_one_by_one(custody, rows, digits):
         data = shipped()
         for row in {0, 1 % rows, rows // 2, rows - 1}:
             assert images.array[row].tobytes() == naive_image(data, columns, row, pin_key, tokens[row])
+
+
+def test_the_shipped_profile_takes_the_short_way():
+    compiled = compile_profile(PROFILE, 19)
+    image = np.zeros(compiled.image_len, np.uint8)
+    assert write_text(compiled.text_plan, lines(1, 19), image)
+    assert image.any()
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the oracle imports 3DES from its old place

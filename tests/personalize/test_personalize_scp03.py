@@ -364,7 +364,7 @@ def test_dek_spans(length, blocks):
 
 def test_closing_wipes_and_forbids():
     session, _ = conversation(0x70, 0x33)
-    views = [secret.reveal() for secret in session._secrets]
+    views = list(session._keys.array)
     assert all(any(view) for view in views)
     session.close()
     session.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.personalize import verification
-from engine.personalize.segment import Answer, from_slab, to_slab
+from engine.personalize.segment import from_slab, to_slab
 from engine.production.card import CardInMaking, lease_commands
 from engine.profiles.compile import compile_profile
 from engine.profiles.model import load
@@ -167,7 +167,7 @@ def test_a_load_key_of_a_df_without_files_is_proven_too():
     try:
         while True:
             proved |= {step.proves for step in steps if step.proves}
-            steps = talk.send([Answer(bytes(8 if "8400000008" in s.command.hex() else 16), 0x9000) for s in steps])
+            steps = talk.send([bytes(8 if "8400000008" in s.command.hex() else 16) for s in steps])
     except StopIteration:
         pass
     assert proved == {label for label, grade in verification.proofs(compiled).items() if grade == "proven-by-use"}

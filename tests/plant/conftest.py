@@ -23,6 +23,8 @@ from engine.virtual.hopper import Hopper, read_counts
 
 PROFILE = "zhengzhou-citizen-card"
 LOT = "0A01"
+# For `faults`: contacts that take a tenth of a second for a card. What a test does to a running job then meets it running.
+UNHURRIED = {"speed": {"bits_per_s": 1_000_000}}
 
 
 class Works:

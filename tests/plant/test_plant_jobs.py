@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -20,9 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from engine.cli import client
 from engine.cli.job import submit_file
 from keys.errors import CitycardError
-
-if TYPE_CHECKING:
-    from conftest import Works
+from tests.plant.conftest import UNHURRIED, Works
 
 
 def steer(works: Works, verb: str, job_id: str) -> jobs_pb2.Job:
@@ -38,7 +35,7 @@ def settled(works: Works, job_id: str, *stations: str) -> None:
 
 
 def test_pause_strands_no_card_and_resume_finishes_all(works: Works, orders: Callable[..., Path]) -> None:
-    works.add_station("one", 60)
+    works.add_station("one", 60, faults=UNHURRIED)
     job = works.submit(orders(40))
     works.wait(job.job_id, lambda j: j.good >= 5)
     steer(works, "Pause", job.job_id)
@@ -52,8 +49,8 @@ def test_pause_strands_no_card_and_resume_finishes_all(works: Works, orders: Cal
 
 
 def test_cancel_lets_cards_in_hand_end_and_begins_no_other(works: Works, orders: Callable[..., Path]) -> None:
-    works.add_station("one", 80)
-    works.add_station("two", 80)
+    works.add_station("one", 80, faults=UNHURRIED)
+    works.add_station("two", 80, faults=UNHURRIED)
     job = works.submit(orders(100))
     works.wait(job.job_id, lambda j: j.good >= 5)
     steer(works, "Cancel", job.job_id)
@@ -65,7 +62,7 @@ def test_cancel_lets_cards_in_hand_end_and_begins_no_other(works: Works, orders:
 
 
 def test_an_instant_order_goes_before_bulk(works: Works, orders: Callable[..., Path]) -> None:
-    works.add_station("counter", 90)
+    works.add_station("counter", 90, faults=UNHURRIED)
     bulk = works.submit(orders(60))
     works.wait(bulk.job_id, lambda j: j.good >= 3)
     instant = works.submit(orders(1, first=5000), instant=True)
@@ -102,8 +99,8 @@ def test_the_same_submission_twice_is_one_job(works: Works, orders: Callable[...
 
 
 def test_a_drained_server_finishes_cards_in_hand_and_a_new_one_goes_on(works: Works, orders: Callable[..., Path]) -> None:
-    works.add_station("one", 60)
-    works.add_station("two", 60)
+    works.add_station("one", 60, faults=UNHURRIED)
+    works.add_station("two", 60, faults=UNHURRIED)
     job = works.submit(orders(60))
     works.wait(job.job_id, lambda j: j.good >= 10)
     assert works.plant.stop("server") == 0
@@ -116,8 +113,9 @@ def test_a_drained_server_finishes_cards_in_hand_and_a_new_one_goes_on(works: Wo
 
 def test_a_station_asleep_past_its_lease_writes_nothing_stale(works: Works, orders: Callable[..., Path], tmp_path: Path) -> None:
     """A station frozen with a card in hand comes back after the server gave its stream up; whatever it then says is settled once."""
-    works.add_station("sleeper", 60)
-    works.add_station("awake", 60)
+    works.add_station("sleeper", 60, faults=UNHURRIED)
+    works.add_station("awake", 60, faults=UNHURRIED)
+    works.all_connected("sleeper", "awake")
     job = works.submit(orders(50))
     works.wait(job.job_id, lambda j: j.good >= 5)
     sleeper = works.plant.pid("sleeper")

@@ -51,7 +51,7 @@ def test_the_metrics_of_a_job_that_ran(tmp_path, orders):
         assert citycard(plant, "metrics").startswith("# HELP ")
     assert value(metrics, "citycard_cards", "citycard_cards_total", outcome="good") == CARDS
     assert value(metrics, "citycard_segment_seconds", "citycard_segment_seconds_count") == CARDS
-    assert value(metrics, "citycard_answer_seconds", "citycard_answer_seconds_count", kind="printed") == CARDS
+    assert value(metrics, "citycard_answer_seconds", "citycard_answer_seconds_count", kind="presented") == CARDS
     assert value(metrics, "citycard_ledger_transitions", "citycard_ledger_transitions_total") >= 6 * CARDS
     assert value(metrics, "citycard_stations") == 1
     assert value(metrics, "citycard_stations_stopped") == 0

@@ -33,7 +33,7 @@ from keys.errors import Denied, InvalidInput, Precondition
 from keys.secrets import SecretBytes
 from keys.shares import split
 from tests.ceremony.test_ceremony_record import write
-from tests.plant.conftest import PROFILE, Works
+from tests.plant.conftest import PROFILE, UNHURRIED, Works
 from tests.plant.key_tools import NOT_SERVING, SERVING, fill_token, health, keys, leaves, refused, status
 
 WORDS = "sealed: `citycard keys unseal` opens them"
@@ -85,7 +85,7 @@ def test_a_sealed_server_answers_waits_and_goes_on(sealed_works: Works, orders: 
 def test_a_job_goes_on_after_a_sealed_restart(sealed_works: Works, orders: Callable[..., Path]) -> None:
     works = sealed_works
     unseal(works)
-    works.add_station("one", 60)
+    works.add_station("one", 60, faults=UNHURRIED)
     job = works.submit(orders(40))
     works.wait(job.job_id, lambda j: j.good >= 4)
     works.plant.kill("server")
@@ -106,7 +106,7 @@ def test_a_job_goes_on_after_a_sealed_restart(sealed_works: Works, orders: Calla
 
 
 def test_seal_stops_new_cards_and_finishes_those_in_hand(works: Works, orders: Callable[..., Path]) -> None:
-    works.add_station("one", 60)
+    works.add_station("one", 60, faults=UNHURRIED)
     job = works.submit(orders(40))
     works.wait(job.job_id, lambda j: j.good >= 4)
     assert keys(works, "seal", "--by", "li") == (0, "the keys are sealed\n")

@@ -22,7 +22,7 @@ from keys.custody.working import KeySpec
 from keys.errors import InvalidInput
 from keys.secrets import SecretBytes
 from tests.custody.conftest import MODULE
-from tests.plant.conftest import Works
+from tests.plant.conftest import UNHURRIED, Works
 from tests.plant.key_tools import NOT_SERVING, SERVING, command, compiled, fill_token, health, keys, known_masters, status, until
 
 NEW_PIN = b"97531086420"
@@ -115,7 +115,7 @@ def test_demo_on_a_token(tmp_path: Path) -> None:
 def test_a_lost_token_stops_a_job_and_its_return_continues_it(token_works: Works, orders: Callable[..., Path]) -> None:
     works, away = token_works, Away(token_works)
     for name in ("one", "two"):
-        works.add_station(name, 40)
+        works.add_station(name, 40, faults=UNHURRIED)
     server = works.plant.pid("server")
     job = works.submit(orders(60))
     for made in (5, 25):
@@ -137,7 +137,7 @@ def test_another_pin_after_the_token_was_away(token_works: Works, orders: Callab
     works, away = token_works, Away(token_works)
     token = works.plant.token
     assert token is not None
-    works.add_station("one", 40)
+    works.add_station("one", 40, faults=UNHURRIED)
     job = works.submit(orders(30))
     works.wait(job.job_id, lambda j: j.good >= 3)
     away.take()
@@ -182,7 +182,7 @@ def test_a_locked_pin_is_unlocked_by_the_officer(tmp_path: Path, monkeypatch: py
         fill_token(plant, module=library)
         plant.start_server()
         away = Away(works)
-        works.add_station("one", 30)
+        works.add_station("one", 30, faults=UNHURRIED)
         job = works.submit(orders(20))
         works.wait(job.job_id, lambda j: j.good >= 2)
         away.take()
@@ -243,7 +243,7 @@ def test_rekey_on_a_token(tmp_path: Path) -> None:
 def test_a_server_stops_while_its_token_is_away_and_loses_no_card(token_works: Works, orders: Callable[..., Path]) -> None:
     works, away = token_works, Away(token_works)
     for name in ("one", "two"):
-        works.add_station(name, 40)
+        works.add_station(name, 40, faults=UNHURRIED)
     job = works.submit(orders(30))
     works.wait(job.job_id, lambda j: j.good >= 4)
     away.take()

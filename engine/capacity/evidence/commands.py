@@ -5,7 +5,7 @@ Known from the compiled profile alone: the lengths of commands and of answers do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +15,6 @@ from engine.personalize import verification
 from engine.personalize.applet_crypto import BLOCK
 from engine.personalize.columns import Bytes2D
 from engine.personalize.script import MAC_LEN, script_of, secured_lengths
-from engine.personalize.segment import Answer
 from engine.profiles.compile import CardKey, CompiledProfile
 
 ISSUER: Final = "issuer"
@@ -67,9 +66,8 @@ class _Blank:
 
     image: Bytes2D
 
-    def block(self, index: int, key: CardKey, block: bytes) -> bytes:
-        del index
-        return bytes(BLOCK[key.algorithm]) if block else b""
+    def blocks(self, wanted: Sequence[tuple[int, CardKey, bytes]]) -> list[bytes]:
+        return [bytes(BLOCK[key.algorithm]) for _, key, _ in wanted]
 
     def load_mac1(self, index: int, key: CardKey, card: bytes, amount: bytes, terminal: bytes) -> bytes:
         del index, key, card, amount, terminal
@@ -127,7 +125,7 @@ def _conversation(compiled: CompiledProfile) -> Iterator[list[Sent]]:
             played.append(Sent(_PROOFS.get(ins, "proof: other"), domains.get(df, ISSUER), ins, len(step.command), received))
         yield played
         try:
-            steps = talk.send([Answer(bytes(max(0, (p.received or _STATUS) - _STATUS)), 0x9000) for p in played])
+            steps = talk.send([bytes(max(0, (p.received or _STATUS) - _STATUS)) for p in played])
         except StopIteration:
             return
 

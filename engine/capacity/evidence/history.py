@@ -236,16 +236,27 @@ def _read(conn: Connection, wanted: Sequence[str]) -> History:
     taken: dict[int, int] = {}
     drawn: dict[str, int] = {}
     if wanted:
-        of_jobs = columns.job_no.in_([numbers[job_id] for job_id in wanted])
-        first, last = conn.execute(select(func.min(columns.attempt_id), func.max(columns.attempt_id)).where(of_jobs)).one()
-        statement = statement.where(columns.attempt_id.between(first or 0, last or 0))
-        taken, drawn = _older(conn, first or 0)
+        first, last = _window(conn, [numbers[job_id] for job_id in wanted])
+        statement = statement.where(columns.attempt_id.between(first, last))
+        taken, drawn = _older(conn, first)
     names = Names([], [], [], [], [])
     attempts = _columns(conn.execution_options(yield_per=5000).execute(statement), names)
     told = events(conn)
     until = max([int(attempts.reserved_us.max(initial=0)), int(attempts.stacked_us.max(initial=0)), *(event.at_us for event in told)])
     jobs = _jobs(conn, until)
     return History(names, attempts, taken, drawn, jobs, presences(told, _last_seen(attempts, names), until), _moves(conn), until)
+
+
+def _window(conn: Connection, wanted: Sequence[int]) -> tuple[int, int]:
+    """First and last attempt of the time in which these jobs were made: from the first that was not over when the first job began, for
+    it may have lain in a head, or have taken a line of another job, after that.
+    """
+    c, jobs = schema.attempts.c, schema.jobs.c
+    last = conn.execute(select(func.max(c.attempt_id)).where(c.job_no.in_(wanted))).scalar() or 0
+    began = conn.execute(select(func.min(jobs.started_us)).where(jobs.job_no.in_(wanted))).scalar() or 0
+    over = func.coalesce(c.stacked_us, c.ended_us, began)
+    first = conn.execute(select(func.min(c.attempt_id)).where(over >= began)).scalar() or 0
+    return first, last
 
 
 def _older(conn: Connection, first: int) -> tuple[dict[int, int], dict[str, int]]:

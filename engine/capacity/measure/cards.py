@@ -107,8 +107,8 @@ class _Cards(NamedTuple):
     issuer: ByteArray
 
 
-def _alone(compiled: CompiledProfile, cards: _Cards) -> list[bytes]:
-    """One card's commands by a session of its own, as a server makes them for a station."""
+def _alone(compiled: CompiledProfile, cards: _Cards) -> bytes:
+    """One card's slab by a session of its own, as a server makes them for a station."""
     script, channel = script_of(compiled), compiled.loaded.profile.channel
     keys, challenge, answer = list(cards.static[:, 0]), cards.challenges[0].tobytes(), cards.answers[0].tobytes()
     i, level = int(channel.i, 16), int(channel.level, 16)
@@ -120,7 +120,7 @@ def _alone(compiled: CompiledProfile, cards: _Cards) -> list[bytes]:
         row[script.single] = hidden[: len(script.single)]
         for offset, length in script.longer:
             row[offset : offset + length] = np.frombuffer(session.dek_encrypt(row[offset : offset + length].data), np.uint8)
-        return [session.external_authenticate(), *session.wrap_script(script.apdus, row)]
+        return session.wrap_segment(script, row)
 
 
 def _per_card(quantity: str, compiled: CompiledProfile, batch: int, taken: list[float]) -> Measurement:

@@ -44,12 +44,13 @@ def _nobody(scenario: Scenario, table: Timetable) -> list[str]:
         found.append(
             f"no station can make {profile}: the groups make {', '.join(sorted(set().union(*(g.profiles for g in scenario.groups))))}"
         )
+    staffed = any(group.count for group in able)
+    if able and not staffed:
+        found.append(f"the groups that can make {profile} have no stations")
     if not scenario.shifts:
         found.append("there are stations but no shifts: nobody works at them")
-    elif able and not any(table.seconds[group.name].any() for group in able):
-        if not any(group.count for group in able):
-            found.append(f"the groups that can make {profile} have no stations")
-        elif scenario.staff is not None and scenario.staff.people * scenario.staff.stations_per_person < 1:
+    elif staffed and not any(table.seconds[group.name].any() for group in able):
+        if scenario.staff is not None and scenario.staff.people * scenario.staff.stations_per_person < 1:
             found.append("there are not even people for one station")
         else:
             found.append("no station ever works: its shifts, the calendar and maintenance leave no time")
@@ -58,9 +59,10 @@ def _nobody(scenario: Scenario, table: Timetable) -> list[str]:
 
 def _hsm(scenario: Scenario) -> list[str]:
     hsm = scenario.hsm
-    if hsm is None or (hsm.count and hsm.calls_per_second.high > 0):
+    if hsm is None or (hsm.count and (hsm.calls_per_second is None or hsm.calls_per_second.high > 0)):
         return []
-    return [f"the HSM makes no calls ({hsm.count} x {hsm.calls_per_second} a second), and every card needs {hsm.calls_per_card:g}"]
+    speed = "" if hsm.calls_per_second is None else f" x {hsm.calls_per_second} a second"
+    return [f"the HSM makes no calls ({hsm.count}{speed}), and every card needs {hsm.calls_per_card:g}"]
 
 
 def _blanks(scenario: Scenario, inputs: Inputs) -> list[str]:

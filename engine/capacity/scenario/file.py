@@ -112,7 +112,7 @@ _TABLES: Final = {
     ),
     "hsm": Table(
         {
-            "calls_per_second": Field("range", required=True),
+            "calls_per_second": Field("range"),
             "calls_per_card": Field("number", required=True, above=True),
             "count": Field("whole", low=0, high=1000),
         }

@@ -134,10 +134,10 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Hsm:
-    """`count` tokens with `calls_per_second` each."""
+    """`count` tokens with `calls_per_second` each; None: as fast as the token measured is with one card at a time."""
 
-    calls_per_second: Range
     calls_per_card: float
+    calls_per_second: Range | None = None
     count: int = 1
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from engine.capacity.distribution import Distribution, Floats
 from engine.capacity.profile import CapacityProfile
-from engine.capacity.scenario.model import Range, Scenario, Times
-from engine.capacity.simulation.model import BLANK, NOTHING, failures, measured
+from engine.capacity.scenario.model import Hsm, Range, Scenario, Times
+from engine.capacity.simulation.model import BLANK, NOTHING, failures, measured, measurement, virtual
 from engine.capacity.simulation.streams import stream
 from keys.errors import InvalidInput
 
@@ -23,6 +23,8 @@ from keys.errors import InvalidInput
 _SAID_SPREAD: Final = Distribution.of(-np.log1p(-(np.arange(20_000) + 0.5) / 20_000))
 # a share of failures above it leaves no work to plan
 _MOST: Final = 0.95
+# the custody whose calls ask no token
+_SOFTWARE: Final = "software"
 _TIMES: Final = ("chip_seconds", "print_seconds", "handling_seconds", "gap_seconds")
 
 
@@ -81,6 +83,7 @@ class Inputs:
     cores: int | None = None
     sources: list[tuple[str, str, str]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def resolve(scenario: Scenario, profile: CapacityProfile | None, replications: int, seed: int) -> Inputs:
@@ -109,7 +112,7 @@ class _Resolver:
                 self._source(f"{where} talk_seconds", str(talk), "said")
         self._stops()
         if scenario.hsm is not None:
-            out.calls_per_s = self._said("hsm calls_per_second", scenario.hsm.calls_per_second) * max(scenario.hsm.count, 1)
+            out.calls_per_s = self._calls_per_second(scenario.hsm) * max(scenario.hsm.count, 1)
         if scenario.engine is not None:
             out.cores = scenario.engine.nodes * scenario.engine.cores
         if out.findings:
@@ -141,9 +144,12 @@ class _Resolver:
         if said is not None:
             return Part(Distribution.constant(1.0), self._said(f"{where} {name}", said))
         card = None if name == "gap_seconds" else self.scenario.orders.profile
-        found = None if self.profile is None else measured(self.profile, name, card, times.like)
-        if found is not None:
-            return self._measured(f"{name}{times.like and f' at {times.like}'}", found)
+        found = None if self.profile is None else measurement(self.profile, name, card, times.like)
+        if found is not None and found.distribution is not None:
+            what = f"{name}{times.like and f' at {times.like}'}"
+            if name == "chip_seconds" and virtual(found):
+                self.out.warnings.append(f"{what} is of virtual chips, {found.distribution.mean:.3g} s a card: real ones take longer")
+            return self._measured(what, found.distribution)
         if name == "chip_seconds":
             self.out.findings.append(f"{where}: chip_seconds of {self.scenario.orders.profile} is neither in the scenario nor measured")
         else:
@@ -199,6 +205,23 @@ class _Resolver:
             self.out.findings.append("engine: cpu_ms_per_card is neither in the scenario nor measured (server_cpu_seconds)")
             return np.zeros(self.out.replications)
         return self._measured("engine server_cpu_seconds", found).mean
+
+    def _calls_per_second(self, hsm: Hsm) -> Floats:
+        if hsm.calls_per_second is not None:
+            return self._said("hsm calls_per_second", hsm.calls_per_second)
+        found = () if self.profile is None else self.profile.find("hsm_call_seconds", profile=self.scenario.orders.profile, batch="1")
+        of_token = [m for m in found if m.labels.get("custody") != _SOFTWARE and m.distribution is not None]
+        if not of_token:
+            self.out.findings.append("hsm: calls_per_second is neither in the scenario nor measured (hsm_call_seconds of a token)")
+            return np.ones(self.out.replications)
+        token = of_token[0].labels.get("custody", "")
+        parts = [
+            self._measured(f"hsm {token} {m.labels.get('operation', '')}", m.distribution)
+            for m in of_token
+            if m.labels.get("custody") == token and m.distribution is not None
+        ]
+        # what was measured are all calls of a card together, however many those are
+        return np.asarray(hsm.calls_per_card / sum(part.mean for part in parts))
 
     def _stops(self) -> None:
         said = self.scenario.failures

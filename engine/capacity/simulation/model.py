@@ -13,6 +13,8 @@ from keys.errors import NotFound
 NOTHING: Final = Distribution.constant(0.0)
 # outcomes of an attempt that put no chip to use: the piece was fed, looked at and thrown out
 BLANK: Final = "blank-rejected"
+# transports of stations whose chips are programs
+_VIRTUAL: Final = frozenset({"in-process", "recorded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,29 @@ def card_model(profile: CapacityProfile, card: str, station: str = "") -> CardMo
 
 def measured(profile: CapacityProfile, quantity: str, card: str | None, station: str = "") -> Distribution | None:
     """The distribution for a station, else the one pooled over all; None when there is none."""
+    found = measurement(profile, quantity, card, station)
+    return None if found is None else found.distribution
+
+
+def measurement(profile: CapacityProfile, quantity: str, card: str | None, station: str = "") -> Measurement | None:
+    """What `measured` takes: real chips before virtual ones, a server under many stations before an idle one, many samples before few."""
     labels = {} if card is None else {"profile": card}
     for where in ({"station": station}, {}) if station else ({},):
         found = [m for m in profile.find(quantity, **labels, **where) if m.distribution is not None]
         if found:
-            return min(found, key=lambda m: len(m.labels)).distribution
+            return min(found, key=_rank)
     return None
+
+
+def virtual(found: Measurement) -> bool:
+    """Whether a chip time is that of virtual chips, which no real card keeps to."""
+    return found.labels.get("chip") == "virtual" or found.labels.get("transport") in _VIRTUAL
+
+
+def _rank(found: Measurement) -> tuple[int, bool, int, int]:
+    stations = found.labels.get("stations", "")
+    samples = 0 if found.distribution is None else found.distribution.n
+    return len(found.labels), virtual(found), -int(stations) if stations.isdecimal() else 0, -samples
 
 
 def failures(profile: CapacityProfile, card: str, station: str = "") -> tuple[Failure, ...]:

@@ -14,6 +14,9 @@ from engine.cli.job import Json
 
 Jobs = Annotated[list[str] | None, typer.Argument(help="Jobs to fit from; default: all that were timed.")]
 
+# a table is of whole jobs; each station, reader and lot stands in the file
+PARTS = frozenset({"station", "reader", "lot"})
+
 
 def fit(
     jobs: Jobs = None,
@@ -33,7 +36,10 @@ def fit(
     if as_json:
         output.emit_json({"jobs": found.jobs, "notes": found.notes, "measurements": msgspec.to_builtins(found.measurements)})
         return
-    output.table(("quantity", "of", "n", "mean", "median", "95 %"), [_row(m) for m in found.measurements], "nothing")
+    pooled = [m for m in found.measurements if not PARTS & m.labels.keys()]
+    output.table(("quantity", "of", "n", "mean", "median", "95 %"), [_row(m) for m in pooled], "nothing")
+    if parts := len(found.measurements) - len(pooled):
+        output.say(f"{parts} more by station, reader and lot: --out and --json have them")
     for note in found.notes:
         output.say(note)
     if out is not None:

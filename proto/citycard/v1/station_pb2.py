@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63itycard/v1/station.proto\x12\x0b\x63itycard.v1\"\x15\n\x13ListStationsRequest\"-\n\x14ListStationsResponse\x12\x15\n\rstations_json\x18\x01 \x01(\x0c\"5\n\x13ResetStationRequest\x12\x12\n\nstation_id\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\"\x16\n\x14ResetStationResponse\"\xd0\x02\n\x0e\x43onnectRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.citycard.v1.HelloH\x00\x12%\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x13.citycard.v1.CreditH\x00\x12+\n\tpresented\x18\x03 \x01(\x0b\x32\x16.citycard.v1.PresentedH\x00\x12\x32\n\rnot_presented\x18\x04 \x01(\x0b\x32\x19.citycard.v1.NotPresentedH\x00\x12\x34\n\x0esegment_played\x18\x05 \x01(\x0b\x32\x1a.citycard.v1.SegmentPlayedH\x00\x12\'\n\x07printed\x18\x06 \x01(\x0b\x32\x14.citycard.v1.PrintedH\x00\x12\'\n\x07stacked\x18\x07 \x01(\x0b\x32\x14.citycard.v1.StackedH\x00\x42\t\n\x07message\"\x98\x01\n\x05Hello\x12\x12\n\nstation_id\x18\x01 \x01(\t\x12\x12\n\nchip_types\x18\x02 \x03(\t\x12\r\n\x05heads\x18\x03 \x01(\r\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x11\n\ttransport\x18\x05 \x01(\t\x12!\n\x05\x66ound\x18\x06 \x03(\x0b\x32\x12.citycard.v1.Found\x12\x10\n\x08profiles\x18\x07 \x03(\t\"\x17\n\x06\x43redit\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"\x8b\x01\n\tPresented\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03\x61tr\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63plc\x18\x03 \x01(\x0c\x12\"\n\x1ainitialize_update_response\x18\x04 \x01(\x0c\x12\x0f\n\x07\x61pdu_us\x18\x05 \x03(\r\x12\x0f\n\x07\x66\x65\x65\x64_us\x18\x06 \x01(\x04\x12\x0e\n\x06reader\x18\x07 \x01(\t\"q\n\x0cNotPresented\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\"\n\x1ainitialize_update_response\x18\x04 \x01(\x0c\x12\x0e\n\x06reader\x18\x05 \x01(\t\"e\n\rSegmentPlayed\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\x11\n\tresponses\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61pdu_us\x18\x04 \x03(\r\x12\x0f\n\x07stopped\x18\x05 \x01(\t\"F\n\x07Printed\x12\r\n\x05token\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08print_us\x18\x04 \x01(\x04\"J\n\x07Stacked\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03\x62in\x18\x02 \x01(\t\x12\x10\n\x08\x65ject_us\x18\x03 \x01(\x04\x12\x11\n\twaited_us\x18\x04 \x01(\x04\"q\n\x05\x46ound\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03kdd\x18\x02 \x01(\x0c\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\r\x12\x11\n\tresponses\x18\x05 \x01(\x0c\x12\x0b\n\x03\x62in\x18\x06 \x01(\t\x12\x0c\n\x04head\x18\x07 \x01(\r\"\x80\x02\n\x0f\x43onnectResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.citycard.v1.WelcomeH\x00\x12#\n\x05lease\x18\x02 \x01(\x0b\x32\x12.citycard.v1.LeaseH\x00\x12\'\n\x07segment\x18\x03 \x01(\x0b\x32\x14.citycard.v1.SegmentH\x00\x12#\n\x05print\x18\x04 \x01(\x0b\x32\x12.citycard.v1.PrintH\x00\x12#\n\x05\x65ject\x18\x05 \x01(\x0b\x32\x12.citycard.v1.EjectH\x00\x12!\n\x04hold\x18\x06 \x01(\x0b\x32\x11.citycard.v1.HoldH\x00\x42\t\n\x07message\"\x1c\n\x07Welcome\x12\x11\n\tserver_id\x18\x01 \x01(\t\":\n\x05Lease\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x02 \x01(\x0c\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\"g\n\x07Segment\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\x10\n\x08\x63ommands\x18\x03 \x01(\x0c\x12\x10\n\x08\x65xpected\x18\x04 \x01(\x0c\x12\x17\n\x0fjournal_answers\x18\x05 \x01(\x08\"\x16\n\x05Print\x12\r\n\x05token\x18\x01 \x01(\x04\"A\n\x05\x45ject\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03\x62in\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04head\x18\x04 \x01(\r\"&\n\x04Hold\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x32\x84\x02\n\x0eStationService\x12H\n\x07\x43onnect\x12\x1b.citycard.v1.ConnectRequest\x1a\x1c.citycard.v1.ConnectResponse(\x01\x30\x01\x12S\n\x0cListStations\x12 .citycard.v1.ListStationsRequest\x1a!.citycard.v1.ListStationsResponse\x12S\n\x0cResetStation\x12 .citycard.v1.ResetStationRequest\x1a!.citycard.v1.ResetStationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63itycard/v1/station.proto\x12\x0b\x63itycard.v1\"\x15\n\x13ListStationsRequest\"-\n\x14ListStationsResponse\x12\x15\n\rstations_json\x18\x01 \x01(\x0c\"5\n\x13ResetStationRequest\x12\x12\n\nstation_id\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\"\x16\n\x14ResetStationResponse\"\xd0\x02\n\x0e\x43onnectRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.citycard.v1.HelloH\x00\x12%\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x13.citycard.v1.CreditH\x00\x12+\n\tpresented\x18\x03 \x01(\x0b\x32\x16.citycard.v1.PresentedH\x00\x12\x32\n\rnot_presented\x18\x04 \x01(\x0b\x32\x19.citycard.v1.NotPresentedH\x00\x12\x34\n\x0esegment_played\x18\x05 \x01(\x0b\x32\x1a.citycard.v1.SegmentPlayedH\x00\x12\'\n\x07printed\x18\x06 \x01(\x0b\x32\x14.citycard.v1.PrintedH\x00\x12\'\n\x07stacked\x18\x07 \x01(\x0b\x32\x14.citycard.v1.StackedH\x00\x42\t\n\x07message\"\xac\x01\n\x05Hello\x12\x12\n\nstation_id\x18\x01 \x01(\t\x12\x12\n\nchip_types\x18\x02 \x03(\t\x12\r\n\x05heads\x18\x03 \x01(\r\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x11\n\ttransport\x18\x05 \x01(\t\x12!\n\x05\x66ound\x18\x06 \x03(\x0b\x32\x12.citycard.v1.Found\x12\x10\n\x08profiles\x18\x07 \x03(\t\x12\x12\n\nno_printer\x18\x08 \x01(\x08\"\x17\n\x06\x43redit\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"\x8b\x01\n\tPresented\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03\x61tr\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63plc\x18\x03 \x01(\x0c\x12\"\n\x1ainitialize_update_response\x18\x04 \x01(\x0c\x12\x0f\n\x07\x61pdu_us\x18\x05 \x03(\r\x12\x0f\n\x07\x66\x65\x65\x64_us\x18\x06 \x01(\x04\x12\x0e\n\x06reader\x18\x07 \x01(\t\"q\n\x0cNotPresented\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\"\n\x1ainitialize_update_response\x18\x04 \x01(\x0c\x12\x0e\n\x06reader\x18\x05 \x01(\t\"e\n\rSegmentPlayed\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\x11\n\tresponses\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61pdu_us\x18\x04 \x03(\r\x12\x0f\n\x07stopped\x18\x05 \x01(\t\"F\n\x07Printed\x12\r\n\x05token\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08print_us\x18\x04 \x01(\x04\"Z\n\x07Stacked\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03\x62in\x18\x02 \x01(\t\x12\x10\n\x08\x65ject_us\x18\x03 \x01(\x04\x12\x11\n\twaited_us\x18\x04 \x01(\x04\x12\x0e\n\x06\x63redit\x18\x05 \x01(\r\"q\n\x05\x46ound\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03kdd\x18\x02 \x01(\x0c\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\r\x12\x11\n\tresponses\x18\x05 \x01(\x0c\x12\x0b\n\x03\x62in\x18\x06 \x01(\t\x12\x0c\n\x04head\x18\x07 \x01(\r\"\x80\x02\n\x0f\x43onnectResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.citycard.v1.WelcomeH\x00\x12#\n\x05lease\x18\x02 \x01(\x0b\x32\x12.citycard.v1.LeaseH\x00\x12\'\n\x07segment\x18\x03 \x01(\x0b\x32\x14.citycard.v1.SegmentH\x00\x12#\n\x05print\x18\x04 \x01(\x0b\x32\x12.citycard.v1.PrintH\x00\x12#\n\x05\x65ject\x18\x05 \x01(\x0b\x32\x12.citycard.v1.EjectH\x00\x12!\n\x04hold\x18\x06 \x01(\x0b\x32\x11.citycard.v1.HoldH\x00\x42\t\n\x07message\"\x1c\n\x07Welcome\x12\x11\n\tserver_id\x18\x01 \x01(\t\":\n\x05Lease\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x02 \x01(\x0c\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\"g\n\x07Segment\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\x10\n\x08\x63ommands\x18\x03 \x01(\x0c\x12\x10\n\x08\x65xpected\x18\x04 \x01(\x0c\x12\x17\n\x0fjournal_answers\x18\x05 \x01(\x08\"\x16\n\x05Print\x12\r\n\x05token\x18\x01 \x01(\x04\"A\n\x05\x45ject\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x0b\n\x03\x62in\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04head\x18\x04 \x01(\r\"&\n\x04Hold\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x32\x84\x02\n\x0eStationService\x12H\n\x07\x43onnect\x12\x1b.citycard.v1.ConnectRequest\x1a\x1c.citycard.v1.ConnectResponse(\x01\x30\x01\x12S\n\x0cListStations\x12 .citycard.v1.ListStationsRequest\x1a!.citycard.v1.ListStationsResponse\x12S\n\x0cResetStation\x12 .citycard.v1.ResetStationRequest\x1a!.citycard.v1.ResetStationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,35 +42,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTREQUEST']._serialized_start=192
   _globals['_CONNECTREQUEST']._serialized_end=528
   _globals['_HELLO']._serialized_start=531
-  _globals['_HELLO']._serialized_end=683
-  _globals['_CREDIT']._serialized_start=685
-  _globals['_CREDIT']._serialized_end=708
-  _globals['_PRESENTED']._serialized_start=711
-  _globals['_PRESENTED']._serialized_end=850
-  _globals['_NOTPRESENTED']._serialized_start=852
-  _globals['_NOTPRESENTED']._serialized_end=965
-  _globals['_SEGMENTPLAYED']._serialized_start=967
-  _globals['_SEGMENTPLAYED']._serialized_end=1068
-  _globals['_PRINTED']._serialized_start=1070
-  _globals['_PRINTED']._serialized_end=1140
-  _globals['_STACKED']._serialized_start=1142
-  _globals['_STACKED']._serialized_end=1216
-  _globals['_FOUND']._serialized_start=1218
-  _globals['_FOUND']._serialized_end=1331
-  _globals['_CONNECTRESPONSE']._serialized_start=1334
-  _globals['_CONNECTRESPONSE']._serialized_end=1590
-  _globals['_WELCOME']._serialized_start=1592
-  _globals['_WELCOME']._serialized_end=1620
-  _globals['_LEASE']._serialized_start=1622
-  _globals['_LEASE']._serialized_end=1680
-  _globals['_SEGMENT']._serialized_start=1682
-  _globals['_SEGMENT']._serialized_end=1785
-  _globals['_PRINT']._serialized_start=1787
-  _globals['_PRINT']._serialized_end=1809
-  _globals['_EJECT']._serialized_start=1811
-  _globals['_EJECT']._serialized_end=1876
-  _globals['_HOLD']._serialized_start=1878
-  _globals['_HOLD']._serialized_end=1916
-  _globals['_STATIONSERVICE']._serialized_start=1919
-  _globals['_STATIONSERVICE']._serialized_end=2179
+  _globals['_HELLO']._serialized_end=703
+  _globals['_CREDIT']._serialized_start=705
+  _globals['_CREDIT']._serialized_end=728
+  _globals['_PRESENTED']._serialized_start=731
+  _globals['_PRESENTED']._serialized_end=870
+  _globals['_NOTPRESENTED']._serialized_start=872
+  _globals['_NOTPRESENTED']._serialized_end=985
+  _globals['_SEGMENTPLAYED']._serialized_start=987
+  _globals['_SEGMENTPLAYED']._serialized_end=1088
+  _globals['_PRINTED']._serialized_start=1090
+  _globals['_PRINTED']._serialized_end=1160
+  _globals['_STACKED']._serialized_start=1162
+  _globals['_STACKED']._serialized_end=1252
+  _globals['_FOUND']._serialized_start=1254
+  _globals['_FOUND']._serialized_end=1367
+  _globals['_CONNECTRESPONSE']._serialized_start=1370
+  _globals['_CONNECTRESPONSE']._serialized_end=1626
+  _globals['_WELCOME']._serialized_start=1628
+  _globals['_WELCOME']._serialized_end=1656
+  _globals['_LEASE']._serialized_start=1658
+  _globals['_LEASE']._serialized_end=1716
+  _globals['_SEGMENT']._serialized_start=1718
+  _globals['_SEGMENT']._serialized_end=1821
+  _globals['_PRINT']._serialized_start=1823
+  _globals['_PRINT']._serialized_end=1845
+  _globals['_EJECT']._serialized_start=1847
+  _globals['_EJECT']._serialized_end=1912
+  _globals['_HOLD']._serialized_start=1914
+  _globals['_HOLD']._serialized_end=1952
+  _globals['_STATIONSERVICE']._serialized_start=1955
+  _globals['_STATIONSERVICE']._serialized_end=2215
 # @@protoc_insertion_point(module_scope)

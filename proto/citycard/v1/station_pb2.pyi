@@ -148,11 +148,14 @@ class Hello(_message.Message):
     TRANSPORT_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
+    NO_PRINTER_FIELD_NUMBER: _builtins.int
     station_id: _builtins.str
     heads: _builtins.int
     software: _builtins.str
     transport: _builtins.str
     """Name of the transport: "in-process" or the PC/SC reader."""
+    no_printer: _builtins.bool
+    """Nothing is printed here: a proven card is good at once and falls, without Print and Printed in between."""
     @_builtins.property
     def chip_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -173,10 +176,11 @@ class Hello(_message.Message):
         transport: _builtins.str = ...,
         found: _abc.Iterable[Global___Found] | None = ...,
         profiles: _abc.Iterable[_builtins.str] | None = ...,
+        no_printer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chip_types", b"chip_types", "found", b"found", "heads", b"heads", "profiles", b"profiles", "software", b"software", "station_id", b"station_id", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chip_types", b"chip_types", "found", b"found", "heads", b"heads", "no_printer", b"no_printer", "profiles", b"profiles", "software", b"software", "station_id", b"station_id", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,7 +188,7 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Credit(_message.Message):
-    """The station can take `count` more cards."""
+    """The station can take `count` more cards. One that has just dropped a piece says so in Stacked instead."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -359,12 +363,15 @@ class Stacked(_message.Message):
     BIN_FIELD_NUMBER: _builtins.int
     EJECT_US_FIELD_NUMBER: _builtins.int
     WAITED_US_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     bin: _builtins.str
     eject_us: _builtins.int
     """How long the mechanics took to drop it."""
     waited_us: _builtins.int
     """How long in all, since the lease, the head had nothing to do but wait for the server's next message."""
+    credit: _builtins.int
+    """As Credit, in the same message: the head is free, and there is a blank for it."""
     def __init__(
         self,
         *,
@@ -372,10 +379,11 @@ class Stacked(_message.Message):
         bin: _builtins.str = ...,
         eject_us: _builtins.int = ...,
         waited_us: _builtins.int = ...,
+        credit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin", b"bin", "eject_us", b"eject_us", "token", b"token", "waited_us", b"waited_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin", b"bin", "credit", b"credit", "eject_us", b"eject_us", "token", b"token", "waited_us", b"waited_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
