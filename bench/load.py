@@ -62,9 +62,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="20 seconds and three steps only")
     args = parser.parse_args()
-    steps = (100, 200, 300) if args.quick else tuple(range(100, 1001, 50))
+    steps = (100, 200, 300) if args.quick else tuple(range(100, 801, 50))
     with tempfile.TemporaryDirectory(prefix="citycard-bench-") as place:
-        found = measure(200, 20.0 if args.quick else 60.0, steps, 10.0 if args.quick else 20.0, Path(place))
+        found = measure(200, 20.0 if args.quick else 60.0, steps, 10.0 if args.quick else 15.0, Path(place))
     if args.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:

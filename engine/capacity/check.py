@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from engine.capacity.evidence.fit import fit_history
-from engine.capacity.evidence.history import History, read, snapshot
+from engine.capacity.evidence.history import History, Outcome, read, snapshot
 from engine.capacity.evidence.pastjob import Interval, JobInputs, JobRun, StationRun, inputs_of
 from engine.capacity.machine import Machine
 from engine.capacity.profile import FORMAT, CapacityProfile
@@ -52,7 +52,7 @@ class Checked:
 
 
 def check(path: Path, job_id: str, profile: CapacityProfile | None, *, seed: int = 1, keep: bool = True) -> Checked:
-    """Compares, and stores the comparison in the ledger when `keep`. Without a profile the jobs complete before this one began are
+    """Compares, and stores the comparison in the ledger when `keep`. Without a profile the jobs that were over before this one began are
     fitted.
 
     Raises Precondition JOB_STATE | NO_STATION_EVENTS | NOTHING_BEFORE | NO_TIMINGS | NEVER_DONE, NotFound JOB_UNKNOWN | NOT_MEASURED |
@@ -109,9 +109,11 @@ def past_errors(path: Path) -> list[str]:
 
 def _before(history: History, inputs: JobInputs) -> CapacityProfile:
     """What could be known when the job began."""
-    done = [j.job_id for j in history.jobs.values() if j.completed_us is not None and j.completed_us <= inputs.begin_us]
+    rows = history.attempts
+    over = (rows.outcome != Outcome.OPEN) & (np.maximum(rows.stacked_us, rows.reserved_us) <= inputs.begin_us)
+    done = [j.job_id for j in history.jobs.values() if (own := rows.job_no == j.job_no).any() and over[own].all()]
     if not done:
-        why = f"no job was complete before {inputs.job.job_id} began, so there is nothing to predict it from"
+        why = f"no job was over before {inputs.job.job_id} began, so there is nothing to predict it from"
         raise Precondition("NOTHING_BEFORE", f"{why}: give --profile FILE")
     fitted = fit_history(history, done)
     return CapacityProfile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ from engine.load.settings import Settings, ramp, seconds, share
 from keys.errors import InvalidInput
 
 DEFAULT_CHIP = "6s"
+_DIFFERENCES = 10
 DEFAULT_DURATION = "60s"
 DEFAULT_STEP = "20s"
 
@@ -44,7 +46,9 @@ def load(
         Literal["bulk", "instant", "mixed"], typer.Option(help="Kind of the jobs; mixed: a tenth of the lines instant.")
     ] = "bulk",
     orders: Annotated[Path | None, typer.Option(help="Order file; default: people who do not exist.", show_default="none")] = None,
-    name: Annotated[str, typer.Option(help="First part of the stations' names; runs at the same time need different ones.")] = "load",
+    name: Annotated[
+        str, typer.Option(help="First part of the stations' names, one that none had before; default: a new one.", show_default=False)
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of chip times and failures.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Write the result as JSON to this file too.", show_default="none")] = None,
     as_json: Json = False,
@@ -73,7 +77,8 @@ def load(
         p99_limit_s=seconds(p99_limit, "--p99-limit") if p99_limit else None,
         kind=kind,
         orders=orders,
-        name=name,
+        # stations that worked before have their pieces of then in the ledger, which this run did not count
+        name=name or f"load-{secrets.token_hex(2)}",
         seed=seed,
     ).checked()
     client.checked_address(server)
@@ -148,8 +153,10 @@ def _print_books(result: LoadResult) -> None:
     output.say(f"job {', '.join(f'{job} {state}' for job, state in zip(books.jobs, books.job_states, strict=True))}")
     output.say("blanks issued = good + reject bin + returned + still in feeders")
     output.say(f"  {books.issued} = {books.good} + {books.rejected} + {books.returned} + {books.left}")
-    for difference in books.differences:
+    for difference in books.differences[:_DIFFERENCES]:
         output.say(f"  {difference}")
+    if len(books.differences) > _DIFFERENCES:
+        output.say(f"  and {len(books.differences) - _DIFFERENCES} more; --json has them all")
     output.say("  the ledger and what feeders and bins counted agree" if books.reconciled else "  NOT EVERYTHING IS ACCOUNTED FOR")
 
 

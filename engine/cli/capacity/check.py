@@ -21,7 +21,9 @@ def check(
     job: Annotated[str, typer.Argument(help="A complete job.")],
     data: Data = None,
     ledger: LedgerFile = None,
-    profile: Annotated[Path | None, typer.Option("--profile", help="Capacity profile; default: fitted from the jobs done before.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="Capacity profile; default: fitted from the jobs that were over before.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulation.")] = 1,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the error in the ledger, to be shown with every later plan.")] = True,
     as_json: Json = False,
