@@ -17,7 +17,7 @@ ROWS = {
     "test_images": ("card images with all keys and check values, cards/s", None),
     "test_segment": ("one card's personalization segment, ms", "ms"),
     "test_end_to_end": ("end to end, four stations with virtual chips, everything on two cores, cards/s", "cards_per_second"),
-    "test_transitions_of_a_good_card": ("ledger: all transitions of one good card, CPU ms, so many cards at once", "cpu_ms_per_card"),
+    "test_transitions_of_a_good_card": ("ledger: all transitions of a good card, CPU ms a card, cards at once:", "cpu_ms_per_card"),
     "test_server_memory_with_a_large_job": ("server memory with a large job, peak MB", "peak_mb"),
 }
 
