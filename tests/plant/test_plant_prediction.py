@@ -11,13 +11,13 @@ from engine.rpc.local import LEDGER_FILE
 from keys.errors import NotFound, Precondition
 
 # On a quiet machine the errors are a few hundredths; this one may be anything, and what it does to the durations is not predicted.
-BOUND = 0.25
+BOUND = 0.4
 
 
 def test_every_job_is_predicted_from_the_jobs_before_it(tmp_path):
     """Made once, for it takes most of a minute: the errors, what is kept of them, and what cannot be checked."""
     runs = (
-        Run("few", 2, 1, 24, chip_s=0.8),
+        Run("few", 2, 1, 24, chip_s=0.5),
         Run("many", 40, 2, 480, chip_s=1.0),
         Run("failing", 8, 2, 100, chip_s=1.0, fail=0.1),
         Run("mixed", 10, 2, 120, chip_s=1.0, kind="mixed"),
@@ -25,8 +25,8 @@ def test_every_job_is_predicted_from_the_jobs_before_it(tmp_path):
     found = measure(Run("learning", 10, 1, 60, chip_s=1.0, fail=0.1), runs, tmp_path / "plant")
     assert [one["run"] for one in found] == ["few", "many", "failing", "mixed, bulk", "mixed, instant"]
     assert all(one["books_agree"] and not one["in_sample"] for one in found), found
-    # the first learned nothing of chips that take 0.8 s: a wrong measurement must show as an error, whatever else is right
-    assert found[0]["error"] > 0.1, found[0]
+    # the first learned nothing of chips that take half as long: a wrong measurement must show as an error, whatever else is right
+    assert found[0]["error"] > BOUND, found[0]
     off = {one["run"]: one["error"] for one in found[1:]}
     assert all(abs(error) < BOUND for error in off.values()), off
 
