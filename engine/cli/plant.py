@@ -76,10 +76,10 @@ class Plant:
         self.address = f"127.0.0.1:{port_file.read_text()}"
         return self.address
 
-    def start_station(self, name: str, *extra: str, environment: dict[str, str] | None = None) -> None:
+    def start_station(self, name: str, *extra: str) -> None:
         """Starts `citycard station` with a directory of its own."""
         arguments = ["station", name, "--server", self.address, "--data", str(self.station_data(name)), *extra]
-        self._spawn(name, arguments, environment)
+        self._spawn(name, arguments)
 
     def station_data(self, name: str) -> Path:
         return self.data / "stations" / name
